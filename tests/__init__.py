@@ -1,0 +1,1 @@
+"""The tests of streamer: `make test` runs them all."""
