@@ -1,0 +1,184 @@
+"""Bytes to text and settled jobs to bytes: the contracts of the topics.
+
+Input values are JSON, MessagePack or plain UTF-8; results are JSON; dead letters are the record as it came,
+with `dlq.*` text headers. The id of a record is the first that is there of the places in `id_from`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Literal, assert_never
+
+import msgspec
+
+from streamer.errors import RecordError
+from streamer.records import DeadLetter, Envelope, Job, Record, Text
+
+Format = Literal["json", "msgpack", "text"]
+IdSource = Literal["header", "field", "content", "coordinate"]
+
+DEAD_LETTER_PREFIX = "dlq."
+MAX_MESSAGE_BYTES = 1024
+
+
+class _JsonText(Text, frozen=True, gc=False):
+    """`meta` is not looked into and leaves as it came.
+
+    To build it and write it again would lose what Python cannot hold, and would fail on a value nested
+    almost too deeply: results are written further down the stack than records are read.
+    """
+
+    meta: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_encode_json = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder(_JsonText).decode
+_decode_msgpack = msgspec.msgpack.Decoder(Text).decode
+
+
+class Decoder:
+    """Turns a record's value into a text and an id.
+
+    `max_bytes` bounds the value before anything looks into it.
+    """
+
+    def __init__(self, format: Format, id_from: Sequence[IdSource], max_bytes: int) -> None:
+        self._parse = _parser(format)
+        self._id_from = tuple(id_from)
+        self._max_bytes = max_bytes
+
+    def decode(self, record: Record) -> tuple[str, Text]:
+        """The record's id and text. Raises RecordError with the reason that the dead letter will carry."""
+        value = record.value or b""
+        if len(value) > self._max_bytes:
+            raise RecordError("too_large", f"{len(value)} bytes; the limit is {self._max_bytes}")
+        text = self._parse(value)
+        if not text.text or text.text.isspace():
+            raise RecordError("empty_text", "the text is empty or only white space")
+        return self._identify(record, text), text
+
+    def _identify(self, record: Record, text: Text) -> str:
+        for source in self._id_from:
+            if source == "field":
+                if text.id is not None and text.id != "":
+                    return str(text.id)
+            elif source == "header":
+                if record.headers and (header := _id_header(record)):
+                    return header
+            elif source == "content":
+                # The key belongs to it: two customers who both write "fine" are two records.
+                digest = blake2b(record.key or b"", digest_size=16)
+                digest.update(b"\0" + (record.value or b""))
+                return digest.hexdigest()
+            elif source == "coordinate":
+                break
+            else:
+                assert_never(source)
+        return f"{record.topic}:{record.partition}:{record.offset}"
+
+
+def encode(job: Job) -> Envelope:
+    """The message for a settled job: its result, or, when it is dead, the record as it came.
+
+    Key, headers and with them the trace context pass through. Headers with the prefix `dlq.` are ours alone:
+    what came in under it is dropped.
+    """
+    record, settled = job.record, job.settled
+    headers = record.headers
+    if headers and any(name.startswith(DEAD_LETTER_PREFIX) for name, _ in headers):
+        headers = [header for header in headers if not header[0].startswith(DEAD_LETTER_PREFIX)]
+    if isinstance(settled, DeadLetter):
+        headers = [*headers, *_dead_letter_headers(record, settled)]
+        return Envelope(record.key, record.value, headers, record.timestamp)
+    return Envelope(record.key, _encode_json(settled), headers)
+
+
+def scrub(message: str) -> str:
+    """An error message cut to 1 KB, on one line: it may quote data, and it travels in a header."""
+    line = " ".join(message.split())
+    return line.encode(errors="replace")[:MAX_MESSAGE_BYTES].decode(errors="ignore")
+
+
+def _parser(format: Format) -> Callable[[bytes], Text]:
+    match format:
+        case "json":
+            return _parse_json
+        case "msgpack":
+            return _parse_msgpack
+        case "text":
+            return _parse_text
+        case _:
+            assert_never(format)
+
+
+def _parse_json(value: bytes) -> Text:
+    try:
+        text = _decode_json(value)
+        if text.meta is not msgspec.UNSET and not value.isascii():
+            value.decode()  # what is not looked into is not checked either, and results are UTF-8
+        return text
+    except msgspec.ValidationError as error:
+        raise RecordError("invalid_type", str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError("invalid_json", _without_data(error)) from error
+    except RecursionError as error:
+        raise RecordError("too_deep", "the value is nested too deeply") from error
+
+
+def _parse_msgpack(value: bytes) -> Text:
+    try:
+        text = _decode_msgpack(value)
+        if text.meta is msgspec.UNSET:
+            return text
+        # Results are JSON, and MessagePack can say more: find that out here, where one record fails.
+        return Text(text.text, text.id, msgspec.Raw(_encode_json(text.meta)))
+    except msgspec.ValidationError as error:
+        raise RecordError("invalid_type", str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError("invalid_msgpack", _without_data(error)) from error
+    except (TypeError, ValueError) as error:
+        raise RecordError("invalid_type", f"meta cannot be written as JSON: {error}") from error
+    except RecursionError as error:
+        raise RecordError("too_deep", "the value is nested too deeply") from error
+
+
+def _parse_text(value: bytes) -> Text:
+    try:
+        return Text(value.decode())
+    except UnicodeDecodeError as error:
+        raise RecordError("invalid_utf8", _without_data(error)) from error
+
+
+def _without_data(error: Exception) -> str:
+    """What went wrong and where; the text of a UnicodeDecodeError's own message quotes the byte only."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start}"
+    return str(error)
+
+
+def _id_header(record: Record) -> str | None:
+    for name, value in record.headers:
+        if name == "id" and value:
+            try:
+                return value.decode()
+            except UnicodeDecodeError as error:
+                raise RecordError("invalid_id", "the header 'id' is not UTF-8") from error
+    return None
+
+
+def _dead_letter_headers(record: Record, dead: DeadLetter) -> list[tuple[str, bytes | None]]:
+    fields = {
+        "reason": dead.reason,
+        "error": dead.error,
+        "message": scrub(dead.message),
+        "topic": record.topic,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+        "timestamp": str(record.timestamp),
+        "attempts": str(dead.attempts),
+        "stage": dead.stage,
+        "model": dead.model,
+        "failed_at": str(dead.failed_at),
+    }
+    return [(DEAD_LETTER_PREFIX + name, value.encode()) for name, value in fields.items()]

@@ -1,0 +1,297 @@
+"""The line. `step` calls four verbs; a record is in exactly one place between them:
+
+    intake    source -> window       (undecodable and empty records settle at once)
+    dispatch  window -> planned -> worker   (claimed and tokenized on the way; duplicates settle)
+    settle    worker -> ledger -> sink      (in order, once all before it in its partition is settled)
+    commit    published -> marked -> committed
+
+One thread runs all of it. It owns every connection and never touches the model; what the worker does is in
+`worker.py`. Records that fail leave the line as dead letters, inside the same order and the same commit.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from streamer.backoff import Backoff
+from streamer.claims import Claims
+from streamer.codec import Decoder
+from streamer.errors import DeviceError, RecordError, TransientError
+from streamer.ledger import Ledger
+from streamer.metrics import Metrics
+from streamer.planner import plan
+from streamer.protocols import Backend, DeadLetterQueue, Deduplicator, Sink, Source
+from streamer.records import Batch, Outcome, Release, Skip, TopicPartition
+from streamer.sizing import TokenBudget
+from streamer.verdicts import Judge
+from streamer.window import Window
+from streamer.worker import InlineWorker, ThreadWorker
+
+log = logging.getLogger(__name__)
+
+# Fewer planned batches than this, and the next window is closed: the worker must not wait for claims.
+PLANNED_AHEAD = 2
+# The longest wait, in seconds, for anything: signals and rebalances are served at least this often.
+PATIENCE = 0.1
+# The longest wait for an outcome while new records would be welcome.
+GLANCE = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Deadlines of the engine, in seconds."""
+
+    drain: float = 20.0
+    revoke: float = 5.0
+    hang: float = 300.0
+
+
+class Engine:
+    """Takes records from `source` to `sink` by way of `worker`, and commits what has arrived."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        sink: Sink,
+        backend: Backend,
+        worker: InlineWorker | ThreadWorker,
+        decoder: Decoder,
+        deduplicator: Deduplicator,
+        dead_letters: DeadLetterQueue,
+        window: Window,
+        budget: TokenBudget,
+        ledger: Ledger,
+        limits: Limits = Limits(),
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.metrics = Metrics()
+        self._source = source
+        self._sink = sink
+        self._backend = backend
+        self._worker = worker
+        self._decoder = decoder
+        self._window = window
+        self._budget = budget
+        self._ledger = ledger
+        self._limits = limits
+        self._clock = clock
+        self._judge = Judge(backend, budget, self.metrics, wall)
+        self._claims = Claims(deduplicator, dead_letters, self.metrics, clock)
+        self._planned: deque[Batch] = deque()
+        self._published: deque[Release] = deque()
+        self._inferring = Backoff()
+        self._stopping = False
+        self._busy_at = clock()
+        source.subscribe(self)
+
+    def run(self, exit_when_idle: float | None = None) -> None:
+        """Work until `stop`, or until there has been nothing to do for `exit_when_idle` seconds."""
+        while not self._stopping:
+            self.step()
+            if exit_when_idle is not None and self.idle_for() >= exit_when_idle:
+                break
+        self.drain()
+
+    def stop(self) -> None:
+        """Ask `run` to end after this step. Safe in a signal handler."""
+        self._stopping = True
+
+    def step(self) -> None:
+        self.intake()
+        self.dispatch()
+        self.settle()
+        self.commit()
+
+    # -- the four verbs ------------------------------------------------------------------------------------
+
+    def intake(self) -> None:
+        """Poll the source, decode, fill the window."""
+        self._keep_within_bounds()
+        self.metrics.polled_at, self.metrics.lag = self._clock(), self._source.lag()
+        # A full window still takes a record a poll: polling must go on, and memory has a bound of its own.
+        records = self._source.poll(max(1, self._window.room), self._time_to_poll())
+        self.metrics.records += len(records)
+        now = self._clock()
+        for record in records:
+            job = self._ledger.open(record)
+            if record.value is None:
+                job.settled = Skip("tombstone")
+                continue
+            try:
+                job.id, text = self._decoder.decode(record)
+            except RecordError as error:
+                self._judge.bury(job, error, "decode")
+                continue
+            job.text, job.meta = text.text, text.meta
+            self._window.add(job, now)
+        if not records:
+            for partition, end in self._source.ends().items():
+                self._ledger.advance(partition, end)
+
+    def dispatch(self) -> None:
+        """Close a ready window: claim its ids, tokenize, plan batches. Offer them to the worker."""
+        if len(self._planned) < PLANNED_AHEAD:
+            now = self._clock()
+            if not self._claims and self._window.ready(now, starving=self._starving):
+                self._claims.add(self._window.close(now))
+            self._planned.extend(plan(self._judge.tokenize(self._claims.take()), self._budget))
+        while self._planned and self._worker.room > 0 and self._inferring.ready(self._clock()):
+            batch = self._planned.popleft()
+            batch.jobs = [job for job in batch.jobs if not job.lane.closed]
+            if batch.jobs:
+                self._worker.offer(batch)
+
+    def settle(self) -> None:
+        """Collect outcomes, release the settled prefix of every partition, publish it."""
+        for outcome in self._worker.collect(self._time_to_collect()):
+            self._take(outcome)
+        if self._worker.busy_for() > self._limits.hang:
+            raise DeviceError(f"a batch has been on the device for more than {self._limits.hang:g} s")
+        release = self._ledger.release()
+        if release is not None:
+            self._sink.publish(release)
+            self._published.append(release)
+        self._sink.poll(0)
+
+    def commit(self) -> None:
+        """Mark what the sink has acknowledged, and commit it, in the order of publication."""
+        written: list[Release] = []
+        for release in self._published:
+            if release.unacknowledged:
+                break
+            written.append(release)
+        if written and self._claims.mark(written):
+            for release in written:
+                self._source.commit(release.offsets)
+                self._ledger.give_back(release)
+                self._published.popleft()
+
+    # -- the assignment: called by the source, inside its poll, so always between two steps -----------------
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        log.info("partitions assigned", extra={"partitions": partitions})
+        self._ledger.assign(partitions)
+        self.metrics.rebalances += 1
+        self.metrics.assigned = len(self._ledger.lanes)
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Finish what the worker holds, commit it, and forget the rest: the next owner reads it again."""
+        log.info("partitions revoked", extra={"partitions": partitions})
+        if not any(partition in self._ledger.lanes for partition in partitions):
+            return  # let go of already: this engine is closing
+        self._finish(self._limits.revoke)
+        try:
+            self._source.flush(self._limits.revoke)
+        except TransientError as error:
+            log.warning("last commit of revoked partitions failed; they will be read again: %s", error)
+        self._forget(partitions)
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        log.warning("partitions lost", extra={"partitions": partitions})
+        self._forget(partitions)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Finish what the worker holds, publish and commit it, close everything. What waits is read again."""
+        self._window.clear()
+        self._claims.drop()
+        self._planned.clear()
+        self._source.pause()
+        try:
+            if not self._finish(self._limits.drain):
+                log.warning("drain ended at its deadline; what is unfinished will be read again")
+            self._source.flush(self._limits.revoke)
+        except TransientError as error:
+            log.warning("last commit failed; its records will be read again: %s", error)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of everything, committing nothing."""
+        self._worker.close()
+        self._forget(list(self._ledger.lanes))
+        self._published.clear()
+        self._source.close()
+        self._sink.close()
+
+    def idle_for(self) -> float:
+        """Seconds for which every assigned partition was read to its end and nothing was under way."""
+        ends = self._source.ends()
+        lanes = self._ledger.lanes
+        if not lanes or self._published or any(lane.jobs or p not in ends for p, lane in lanes.items()):
+            self._busy_at = self._clock()
+        return self._clock() - self._busy_at
+
+    # -- how long to wait, and for what ----------------------------------------------------------------------
+
+    @property
+    def _starving(self) -> bool:
+        return not self._worker.in_flight and not self._planned
+
+    def _time_to_poll(self) -> float:
+        """Wait for records only while nothing else can happen before they come."""
+        if self._worker.in_flight:
+            return 0.0
+        if self._published:
+            return GLANCE
+        now = self._clock()
+        if self._claims:
+            until = self._claims.retry_at
+        elif self._planned:
+            until = self._inferring.until
+        else:
+            until = self._window.deadline(starving=True)
+        return max(0.0, min(PATIENCE, until - now))
+
+    def _time_to_collect(self) -> float:
+        if not self._worker.in_flight:
+            return 0.0
+        saturated = self._worker.room <= 0 and len(self._planned) >= PLANNED_AHEAD and self._window.full
+        return PATIENCE if saturated else GLANCE
+
+    def _keep_within_bounds(self) -> None:
+        metrics = self.metrics
+        metrics.in_flight_bytes = self._ledger.bytes
+        if not metrics.paused and self._ledger.full:
+            self._source.pause()
+            metrics.paused = True
+        elif metrics.paused and self._ledger.bytes <= self._ledger.max_bytes // 2:
+            self._source.resume()
+            metrics.paused = False
+
+    def _take(self, outcome: Outcome) -> None:
+        again, reason = self._judge.judge(outcome)
+        if reason is None:
+            self._inferring.succeed()
+        else:
+            seconds = self._inferring.fail(self._clock())
+            self.metrics.retries["infer"] += 1
+            log.warning("the same batch goes again in %.2f s: %s", seconds, reason)
+        self._planned.extendleft(reversed(again))
+
+    # -- leaving ---------------------------------------------------------------------------------------------
+
+    def _finish(self, seconds: float) -> bool:
+        """See what the worker holds and what is published through to the commit; False at the deadline."""
+        deadline = self._clock() + seconds
+        while self._worker.in_flight or self._published:
+            if self._clock() >= deadline:
+                return False
+            self.settle()
+            self.commit()
+            self._sink.poll(0 if self._worker.in_flight else GLANCE)
+        return True
+
+    def _forget(self, partitions: Sequence[TopicPartition]) -> None:
+        self._ledger.revoke(partitions)
+        self.metrics.assigned = len(self._ledger.lanes)
+        for release in self._published:
+            for partition in partitions:
+                release.offsets.pop(partition, None)

@@ -1,0 +1,97 @@
+"""The five protocols that have more than one implementation, and what the engine wants of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from streamer.records import Classification, Job, Record, Release, TopicPartition
+
+
+class Assignment(Protocol):
+    """What a source tells of its partitions. Called inside `Source.poll` and `Source.close` only."""
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> None: ...
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """They are about to go: finish what is nearly done, commit it, forget the rest."""
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """They are gone already: forget all, commit nothing."""
+
+
+class Source(Protocol):
+    """Where records come from. One thread owns it."""
+
+    def subscribe(self, assignment: Assignment) -> None: ...
+
+    def poll(self, max_records: int, timeout: float) -> list[Record]:
+        """Up to `max_records` records, in offset order within a partition.
+
+        Waits `timeout` seconds for the first. Raises what the assignment's callbacks raised, and FatalError
+        when the broker wants this member gone.
+        """
+
+    def ends(self) -> Mapping[TopicPartition, int]:
+        """The partitions read to their end, and the offset there. One that has more to read is absent."""
+
+    def lag(self) -> Mapping[TopicPartition, int]:
+        """Records between the position and the end of each partition; one whose lag is unknown is absent."""
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`; `poll` goes on serving the group."""
+
+    def resume(self) -> None: ...
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit these offsets soon, without waiting; the newest of a partition wins."""
+
+    def flush(self, timeout: float) -> None:
+        """Commit at once what `commit` was told, and wait. Raises TransientError when it did not happen."""
+
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Where settled jobs go: results to one place, dead letters to another."""
+
+    def publish(self, release: Release) -> None:
+        """Take a release over, in order. It is written when `release.unacknowledged` has come back to 0."""
+
+    def poll(self, timeout: float) -> None:
+        """Serve acknowledgements; waits up to `timeout` seconds for one. Raises FatalError."""
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """A model: tokenizes on the engine's thread, infers on the worker's."""
+
+    name: str
+    revision: str
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, Any]]:
+        """For each text its number of tokens and whatever `infer` wants to find in `job.encoded`."""
+
+    def infer(self, jobs: Sequence[Job]) -> list[Classification | Exception]:
+        """A value or an error for each job, in their order. What it raises is about the whole batch."""
+
+
+class Deduplicator(Protocol):
+    """Remembers which record was the first to bring an id. Every method may raise TransientError."""
+
+    def claim(self, jobs: Sequence[Job]) -> list[str | None]:
+        """For each job None (go on) or why it is skipped: "duplicate" or "redelivered"."""
+
+    def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """All below these offsets is written: a record there that holds its claim may be skipped."""
+
+    def give_back(self, jobs: Iterable[Job]) -> None:
+        """They are dead: a replay may claim their ids again."""
+
+
+class DeadLetterQueue(Protocol):
+    """The index of dead letters. The topic is the truth; this is for looking things up."""
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """They are in the dead-letter topic. May raise TransientError; the index can be rebuilt."""

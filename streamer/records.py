@@ -1,0 +1,141 @@
+"""The nouns of the line, in the order in which a record becomes them. No behaviour lives here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import UNSET, Struct, UnsetType
+
+if TYPE_CHECKING:
+    from streamer.ledger import Lane
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+
+class Record(Struct, frozen=True, gc=False):
+    """A record as it was read, untouched. `timestamp` is in milliseconds since the epoch."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+class Text(Struct, frozen=True, gc=False):
+    """The input value: what a producer writes to `texts.in`."""
+
+    text: str
+    id: str | int | None = None
+    meta: Any | UnsetType = UNSET
+
+
+class Classification(Struct, frozen=True, gc=False):
+    """What a classifier says of one text. `score` is the share of `label` in `scores`."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+class Coordinate(Struct, frozen=True, gc=False):
+    """Where a record was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+
+class Result(Struct, frozen=True, gc=False, omit_defaults=True):
+    """The result value: what consumers of `sentiment.out` read. Times are milliseconds since the epoch."""
+
+    id: str
+    label: str
+    score: float
+    scores: dict[str, float]
+    model: str
+    revision: str
+    source: Coordinate
+    processed_at: int
+    meta: Any | UnsetType = UNSET
+
+
+class DeadLetter(Struct, frozen=True, gc=False):
+    """Why a record has no result. The record itself goes to the dead-letter topic unchanged."""
+
+    reason: str
+    error: str
+    message: str
+    stage: str
+    attempts: int
+    model: str
+    failed_at: int
+
+
+class Skip(Struct, frozen=True, gc=False):
+    """A record that needs no result: a duplicate, a redelivery of published work, a tombstone."""
+
+    reason: str
+
+
+class Job(Struct, gc=False, eq=False):
+    """A record on its way. `settled` is None while it is open; `size` is what it holds, in bytes.
+
+    `encoded` belongs to the backend. `unclaimed` says that deduplication was away and was not waited for.
+    """
+
+    record: Record
+    lane: Lane
+    size: int
+    id: str = ""
+    text: str = ""
+    meta: Any = UNSET
+    unclaimed: bool = False
+    tokens: int = 0
+    encoded: Any = None
+    attempts: int = 0
+    settled: Result | DeadLetter | Skip | None = None
+
+
+class Batch(Struct, gc=False, eq=False):
+    """What the device sees at once. `tokens` is what it computes on, padding included."""
+
+    jobs: list[Job]
+    tokens: int
+
+
+class Outcome(Struct, gc=False, eq=False):
+    """What the worker says of a batch: a value or an error for each job, or one error for all."""
+
+    batch: Batch
+    values: list[Classification | Exception]
+    error: Exception | None
+    seconds: float
+
+
+class Release(Struct, gc=False, eq=False):
+    """The settled prefix of every partition, in order, and the offsets that may be committed after it.
+
+    A release without jobs only moves offsets: past skips, transaction markers and compacted records.
+    `size` is what it holds, in bytes; `unacknowledged` counts the messages that the sink still waits for.
+    """
+
+    jobs: list[Job]
+    offsets: dict[TopicPartition, int]
+    size: int
+    unacknowledged: int = 0
+
+
+class Envelope(NamedTuple):
+    """A message as a sink writes it; `timestamp` in milliseconds, 0 for the time of writing."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    timestamp: int = 0

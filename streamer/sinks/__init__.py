@@ -1,0 +1,1 @@
+"""Where results and dead letters go: Kafka, or a list in memory."""

@@ -1,0 +1,1 @@
+"""Where records come from: Kafka, or a list in memory."""

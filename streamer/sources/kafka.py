@@ -1,0 +1,284 @@
+"""The Kafka consumer, owned by one thread.
+
+What shapes this file, all of it measured on librdkafka 2.16:
+
+- A callback that raises inside `consume()` destroys the batch that was about to be returned. So callbacks
+  here never raise: what the assignment raises is kept, and raised by `poll` before the next record is read.
+- `consume(n, timeout)` waits out the whole time-out unless n records arrive. `poll(timeout)` and then
+  `consume(n - 1, 0)` returns with what is there.
+- A partition that was paused when it left comes back paused: `resume` after every assignment.
+- An asynchronous commit without offsets commits what a rebalance may have moved: commits here carry offsets,
+  and only of partitions that are owned.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as Position
+
+from streamer.errors import FatalError, StreamerError, TransientError
+from streamer.protocols import Assignment
+from streamer.records import Record, TopicPartition
+from streamer.sources.statistics import lags
+
+log = logging.getLogger(__name__)
+
+DEFAULTS: dict[str, Any] = {
+    "auto.offset.reset": "earliest",
+    "partition.assignment.strategy": "cooperative-sticky",
+    # Sized to a few windows, not to the 64 MB and 100,000 records a partition of the defaults.
+    "queued.max.messages.kbytes": 16384,
+    "queued.min.messages": 20000,
+    # A full queue stops fetching for a second by default: an eternity at 30,000 records a second.
+    "fetch.queue.backoff.ms": 5,
+    "statistics.interval.ms": 5000,
+    # A commit waits for an answer this long, a minute by default; a drain has no minute.
+    "socket.timeout.ms": 10000,
+}
+REQUIRED: dict[str, Any] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": True,
+}
+COMMIT_INTERVAL = 0.1  # seconds between asynchronous commits
+
+# The group has moved on without this member: what it could not commit will be read again.
+READ_AGAIN = {
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.STALE_MEMBER_EPOCH,
+}
+# Nothing that waiting would mend.
+HOPELESS = {
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.FENCED_INSTANCE_ID,
+}
+
+
+class KafkaSource:
+    """Reads one topic as a member of a consumer group.
+
+    `settings` are librdkafka's; they override DEFAULTS, and REQUIRED overrides them.
+    """
+
+    def __init__(
+        self, topic: str, settings: Mapping[str, Any], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        merged = {**DEFAULTS, **settings, **REQUIRED}
+        new_protocol = merged.get("group.protocol") == "consumer"
+        if new_protocol:
+            del merged["partition.assignment.strategy"]  # librdkafka refuses it: the broker assigns
+        self._incremental = new_protocol or merged["partition.assignment.strategy"] == "cooperative-sticky"
+        self._topic = topic
+        self._clock = clock
+        self._assignment: Assignment | None = None
+        self._owned: set[TopicPartition] = set()
+        self._moved: set[TopicPartition] = set()  # assigned, revoked or lost since the first record of a poll
+        self._ends: dict[TopicPartition, int] = {}
+        self._paused = False
+        self._failure: BaseException | None = None
+        self._uncommitted: dict[TopicPartition, int] = {}
+        self._committing: dict[TopicPartition, int] = {}
+        self._commit_due = 0.0
+        # Lag by partition, as of the last statistics; a partition whose lag is unknown is absent.
+        self._lag: dict[TopicPartition, int] = {}
+        self._consumer = Consumer(
+            {
+                **merged,
+                "on_commit": self._on_commit,
+                "error_cb": self._on_error,
+                "stats_cb": self._on_statistics,
+                "logger": log,
+            }
+        )
+
+    def subscribe(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def poll(self, max_records: int, timeout: float) -> list[Record]:
+        self._commit_if_due()
+        messages = self._take(max_records, timeout)
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        records: list[Record] = []
+        for message in messages:
+            if message.error() is not None:
+                self._note(message)
+                continue
+            record = Record(
+                message.topic(),  # type: ignore[arg-type]
+                message.partition(),  # type: ignore[arg-type]
+                message.offset(),  # type: ignore[arg-type]
+                message.timestamp()[1],
+                message.key(),
+                message.value(),
+                message.headers() or [],  # type: ignore[arg-type]
+            )
+            records.append(record)
+            if self._ends:
+                self._ends.pop(TopicPartition(record.topic, record.partition), None)
+        return records
+
+    def ends(self) -> Mapping[TopicPartition, int]:
+        return self._ends
+
+    def lag(self) -> Mapping[TopicPartition, int]:
+        return self._lag
+
+    def pause(self) -> None:
+        self._paused = True
+        self._consumer.pause(self._consumer.assignment())
+
+    def resume(self) -> None:
+        self._paused = False
+        self._consumer.resume(self._consumer.assignment())
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        for partition, offset in offsets.items():
+            if partition in self._owned:
+                self._uncommitted[partition] = offset
+
+    def flush(self, timeout: float) -> None:
+        pending = {**self._committing, **self._uncommitted}
+        pending = {partition: offset for partition, offset in pending.items() if partition in self._owned}
+        if not pending:
+            return
+        try:
+            outcome = self._consumer.commit(offsets=_positions(pending), asynchronous=False)
+        except KafkaException as error:
+            raise TransientError(f"commit: {error.args[0]}") from error
+        failed = [position for position in outcome or [] if position.error is not None]
+        if failed:
+            raise TransientError(f"commit: {failed[0].error}")
+        self._committing, self._uncommitted = {}, {}
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _take(self, max_records: int, timeout: float) -> list[Message]:
+        first = self._consumer.poll(timeout)
+        if first is None or max_records == 1:
+            return [] if first is None else [first]
+        self._moved.clear()
+        messages = self._consumer.consume(max_records - 1, 0)
+        # librdkafka drops what it holds of a partition that moves; what it has handed out is ours to drop.
+        # The next owner, or this one from the committed offset on, reads it again.
+        if TopicPartition(first.topic() or self._topic, first.partition() or 0) not in self._moved:
+            messages.insert(0, first)
+        return messages
+
+    def _commit_if_due(self) -> None:
+        if not self._uncommitted or self._committing or self._clock() < self._commit_due:
+            return
+        self._commit_due = self._clock() + COMMIT_INTERVAL
+        self._committing, self._uncommitted = self._uncommitted, {}
+        try:
+            self._consumer.commit(offsets=_positions(self._committing), asynchronous=True)
+        except KafkaException as error:
+            self._on_commit(error.args[0], [])
+
+    def _note(self, message: Message) -> None:
+        """An event that came in the place of a record."""
+        error = message.error()
+        assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF:
+            partition = TopicPartition(message.topic() or self._topic, message.partition() or 0)
+            if partition in self._owned:
+                self._ends[partition] = message.offset() or 0
+        elif error.fatal() or error.code() in HOPELESS:
+            raise FatalError(f"{error.name()}: {error.str()}")
+        else:
+            log.warning("consumer: %s: %s", error.name(), error.str())
+
+    # -- callbacks: they run inside poll, consume, commit and close, and never raise -------------------------
+
+    def _on_assign(self, consumer: Consumer, positions: list[Position]) -> None:
+        partitions = _partitions(positions)
+        self._guarded(lambda: self._listener.assigned(partitions))
+        self._owned.update(partitions)
+        self._moved.update(partitions)
+        if self._incremental:
+            consumer.incremental_assign(positions)
+        else:
+            consumer.assign(positions)
+        if positions:
+            (consumer.pause if self._paused else consumer.resume)(positions)
+
+    def _on_revoke(self, consumer: Consumer, positions: list[Position]) -> None:
+        partitions = _partitions(positions)
+        self._guarded(lambda: self._listener.revoked(partitions))
+        self._disown(consumer, positions, partitions)
+
+    def _on_lost(self, consumer: Consumer, positions: list[Position]) -> None:
+        partitions = _partitions(positions)
+        self._guarded(lambda: self._listener.lost(partitions))
+        self._disown(consumer, positions, partitions)
+
+    def _disown(
+        self, consumer: Consumer, positions: list[Position], partitions: Sequence[TopicPartition]
+    ) -> None:
+        self._moved.update(partitions)
+        for partition in partitions:
+            self._owned.discard(partition)
+            for kept in (self._ends, self._uncommitted, self._committing, self._lag):
+                kept.pop(partition, None)
+        if self._incremental:
+            consumer.incremental_unassign(positions)
+        else:
+            consumer.unassign()
+
+    def _on_commit(self, error: KafkaError | None, positions: list[Position]) -> None:
+        committing, self._committing = self._committing, {}
+        failed = error or next((p.error for p in positions if p.error is not None), None)
+        if failed is None or failed.code() == KafkaError._NO_OFFSET:
+            return
+        if failed.code() in READ_AGAIN:
+            log.warning("commit refused, its records will be read again: %s", failed)
+            return
+        log.warning("commit failed, will be tried again: %s", failed)
+        self._uncommitted = {**committing, **self._uncommitted}
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._failure = FatalError(f"{error.name()}: {error.str()}")
+        else:
+            log.warning("consumer: %s: %s", error.name(), error.str())
+
+    def _on_statistics(self, statistics: str) -> None:
+        self._guarded(lambda: self._update_lag(statistics))
+
+    def _update_lag(self, statistics: str) -> None:
+        # The same dict all the time: whoever exports it holds on to it.
+        self._lag.clear()
+        self._lag.update({p: lag for p, lag in lags(statistics).items() if p in self._owned})
+
+    @property
+    def _listener(self) -> Assignment:
+        assert self._assignment is not None, "subscribe comes first"
+        return self._assignment
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            if not isinstance(error, StreamerError):
+                log.exception("in a Kafka callback")
+            self._failure = self._failure or error
+
+
+def _partitions(positions: Sequence[Position]) -> list[TopicPartition]:
+    return [TopicPartition(position.topic, position.partition) for position in positions]
+
+
+def _positions(offsets: Mapping[TopicPartition, int]) -> list[Position]:
+    return [Position(topic, partition, offset) for (topic, partition), offset in offsets.items()]

@@ -1,0 +1,264 @@
+"""What the engine relies on in claims, over memory and over a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from streamer.errors import StartupError, TransientError
+from streamer.protocols import DeadLetterQueue, Deduplicator
+from streamer.records import TopicPartition
+from streamer.state.memory import MemoryDeadLetters, MemoryDeduplicator, NoDeduplication
+from streamer.state.redis import RedisDeadLetters, RedisDeduplicator, connect
+from tests.contract.jobs import dead, job, scored
+from tests.servers import RedisServer
+from tests.servers.process import free_port
+
+FIRST, SECOND = TopicPartition("texts.in", 0), TopicPartition("texts.in", 1)
+GO_ON = None
+
+
+def over_redis(url: str, **options: str) -> RedisDeduplicator:
+    return RedisDeduplicator(
+        connect(url),
+        prefix="test:claim:",
+        ttl=60,
+        generations={"texts.in": "generation-1"},
+        **options,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(params=["memory", "redis"])
+def claims(request: pytest.FixtureRequest) -> Deduplicator:
+    if request.param == "memory":
+        return MemoryDeduplicator()
+    return over_redis(request.getfixturevalue("redis_url"))
+
+
+# -- the four rows of the table ---------------------------------------------------------------------------
+
+
+def test_no_claim_go_on(claims: Deduplicator) -> None:
+    assert claims.claim([job(0, id="a"), job(1, id="b")]) == [GO_ON, GO_ON]
+
+
+def test_my_coordinate_go_on_as_often_as_it_takes(claims: Deduplicator) -> None:
+    """After a crash, or when the reply to the first call was lost."""
+    for _ in range(3):
+        assert claims.claim([job(0, id="a")]) == [GO_ON]
+
+
+def test_my_coordinate_and_written_skip(claims: Deduplicator) -> None:
+    jobs = [job(4, id="a"), job(5, id="b"), job(6, id="c")]
+    claims.claim(jobs)
+    claims.mark({FIRST: 6})
+    assert claims.claim(jobs) == ["redelivered", "redelivered", GO_ON]
+
+
+def test_another_coordinate_skip(claims: Deduplicator) -> None:
+    claims.claim([job(4, 0, id="a")])
+    assert claims.claim([job(9, 0, id="a"), job(4, 1, id="a")]) == ["duplicate", "duplicate"]
+    claims.mark({FIRST: 5})
+    assert claims.claim([job(9, 0, id="a")]) == ["duplicate"], "and so it stays"
+
+
+# -- in one call ------------------------------------------------------------------------------------------
+
+
+def test_of_one_id_in_a_window_the_first_goes_on(claims: Deduplicator) -> None:
+    window = [job(0, id="a"), job(1, id="b"), job(2, id="a"), job(0, 1, id="a")]
+    assert claims.claim(window) == [GO_ON, GO_ON, "duplicate", "duplicate"]
+    assert claims.claim(window) == [GO_ON, GO_ON, "duplicate", "duplicate"], "and the same one the next time"
+
+
+def test_no_jobs_no_verdicts(claims: Deduplicator) -> None:
+    assert claims.claim([]) == []
+    claims.mark({})
+    claims.give_back([])
+
+
+def test_10_000_ids_in_one_call(claims: Deduplicator) -> None:
+    window = [job(number, id=f"id{number % 9_999}") for number in range(10_000)]
+    assert claims.claim(window) == [GO_ON] * 9_999 + ["duplicate"]
+    claims.give_back(window)
+    assert claims.claim([job(99_999, id="id5000")]) == [GO_ON]
+
+
+@pytest.mark.parametrize(
+    "id", ["x" * 10_000, "\u5f88\u597d" * 500, "a b\n\0\u00e9:*{}?", "#", "id:\U0001f600", "written"]
+)
+def test_any_id_is_an_id(claims: Deduplicator, id: str) -> None:
+    assert claims.claim([job(0, id=id), job(1, id=id + "!"), job(2, id=id)]) == [GO_ON, GO_ON, "duplicate"]
+
+
+# -- marks and what is given back -------------------------------------------------------------------------
+
+
+def test_marks_are_of_one_partition_and_never_go_back(claims: Deduplicator) -> None:
+    claims.claim([job(5, 0, id="a"), job(5, 1, id="b")])
+    claims.mark({FIRST: 9})
+    claims.mark({FIRST: 3})
+    assert claims.claim([job(5, 0, id="a"), job(5, 1, id="b")]) == ["redelivered", GO_ON]
+    claims.mark({FIRST: 10, SECOND: 6})
+    assert claims.claim([job(5, 1, id="b")]) == ["redelivered"]
+
+
+def test_a_new_id_below_the_mark_goes_on(claims: Deduplicator) -> None:
+    """It was never claimed, so it was never written: a log that was truncated may bring it."""
+    claims.mark({FIRST: 100})
+    assert claims.claim([job(5, id="a")]) == [GO_ON]
+
+
+def test_what_is_given_back_may_be_claimed_again(claims: Deduplicator) -> None:
+    claims.claim([job(0, id="a"), job(1, id="b")])
+    claims.give_back([job(0, id="a")])
+    assert claims.claim([job(7, id="a"), job(7, id="b")]) == [GO_ON, "duplicate"]
+
+
+def test_only_the_holder_gives_back(claims: Deduplicator) -> None:
+    claims.claim([job(0, id="a")])
+    claims.give_back([job(1, id="a"), job(0, id="never claimed"), job(2, id="")])
+    assert claims.claim([job(5, id="a")]) == ["duplicate"]
+
+
+def test_a_dead_record_below_the_mark_does_not_keep_its_id_when_read_again(claims: Deduplicator) -> None:
+    claims.claim([job(0, id="a")])
+    claims.give_back([job(0, id="a")])
+    claims.mark({FIRST: 1})
+    assert claims.claim([job(0, id="a")]) == [GO_ON]
+    claims.give_back([job(0, id="a")])
+    assert claims.claim([job(3, id="a")]) == [GO_ON], "its correction"
+
+
+def test_without_deduplication_everything_goes_on() -> None:
+    nothing = NoDeduplication()
+    nothing.mark({FIRST: 5})
+    nothing.give_back([job(0)])
+    assert nothing.claim([job(0, id="a"), job(1, id="a")]) == [GO_ON, GO_ON]
+
+
+# -- Redis alone ------------------------------------------------------------------------------------------
+
+
+def test_claims_are_shared_between_workers_and_expire(redis_url: str) -> None:
+    one, other = over_redis(redis_url), over_redis(redis_url)
+    one.claim([job(0, id="a")])
+    one.mark({FIRST: 1})
+    assert other.claim([job(3, id="a")]) == ["duplicate"]
+    with redis.Redis.from_url(redis_url) as client:
+        keys = client.keys("*")
+        assert isinstance(keys, list) and len(keys) == 2
+        assert all(0 < int(client.ttl(key)) <= 60 for key in keys)
+
+
+def test_old_claims_do_not_swallow_a_topic_that_was_created_anew(redis_url: str) -> None:
+    old, new = over_redis(redis_url), over_redis(redis_url)
+    new._generations = {"texts.in": "generation-2"}
+    old.claim([job(0, id="a")])
+    old.mark({FIRST: 1})
+    assert new.claim([job(0, id="b")]) == [GO_ON]
+    assert new.claim([job(0, id="a")]) == ["duplicate"], "an id is an id, but it is not taken for written"
+
+
+def test_scripts_that_redis_forgot_are_sent_again(redis_url: str) -> None:
+    claims = over_redis(redis_url)
+    claims.claim([job(0, id="a")])
+    with redis.Redis.from_url(redis_url) as client:
+        client.script_flush()
+    assert claims.claim([job(1, id="a")]) == ["duplicate"]
+
+
+def everything(claims: RedisDeduplicator) -> list[Callable[[], object]]:
+    return [
+        lambda: claims.claim([job(0, id="a")]),
+        lambda: claims.mark({FIRST: 1}),
+        lambda: claims.give_back([dead(job(0, id="a"))]),
+    ]
+
+
+def test_an_outage_is_waited_for() -> None:
+    for call in everything(over_redis(f"redis://127.0.0.1:{free_port()}/0", on_outage="wait")):
+        with pytest.raises(TransientError, match="Redis"):
+            call()
+
+
+def test_an_outage_is_gone_past_where_that_was_chosen() -> None:
+    claims = over_redis(f"redis://127.0.0.1:{free_port()}/0", on_outage="process")
+    jobs = [job(0, id="a"), job(1, id="a")]
+    assert claims.claim(jobs) == [GO_ON, GO_ON] and all(one.unclaimed for one in jobs)
+    for call in everything(claims):
+        call()
+
+
+def test_after_an_outage_it_goes_on(breakable_redis: RedisServer) -> None:
+    claims = over_redis(breakable_redis.url)
+    claims.claim([job(0, id="a")])
+    breakable_redis.kill()
+    with pytest.raises(TransientError):
+        claims.claim([job(1, id="a")])
+    breakable_redis.restart()
+    assert claims.claim([job(1, id="a")]) == [GO_ON], "it came back empty"
+
+
+def test_a_redis_that_is_away_at_the_start_is_refused() -> None:
+    with pytest.raises(StartupError, match=r"redis\.url"):
+        over_redis(f"redis://127.0.0.1:{free_port()}/0").check()
+
+
+def test_a_redis_that_evicts_keys_is_refused(breakable_redis: RedisServer) -> None:
+    claims = over_redis(breakable_redis.url)
+    claims.check()
+    with redis.Redis.from_url(breakable_redis.url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        claims.check()  # without a limit nothing is evicted
+        client.config_set("maxmemory", "100mb")
+        with pytest.raises(StartupError, match="allkeys-lru"):
+            claims.check()
+        client.config_set("maxmemory-policy", "noeviction")
+        claims.check()
+
+
+def test_a_redis_that_is_full_is_waited_for(breakable_redis: RedisServer) -> None:
+    claims = over_redis(breakable_redis.url)
+    with redis.Redis.from_url(breakable_redis.url) as client:
+        client.config_set("maxmemory", "1")
+        with pytest.raises(TransientError):
+            claims.claim([job(0, id="a")])
+        client.config_set("maxmemory", "0")
+    assert claims.claim([job(0, id="a")]) == [GO_ON]
+
+
+# -- the index of dead letters ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+def test_the_index_counts_by_reason(kind: str, request: pytest.FixtureRequest) -> None:
+    index: MemoryDeadLetters | RedisDeadLetters = MemoryDeadLetters()
+    if kind == "redis":
+        index = RedisDeadLetters(connect(request.getfixturevalue("redis_url")), prefix="test:dead:")
+    queue: DeadLetterQueue = index
+    assert index.counts() == {}
+    queue.add([dead(job(0), "refused"), dead(job(1), "invalid_json"), scored(job(2))])
+    queue.add([dead(job(3), "refused")])
+    queue.add([])
+    assert index.counts() == {"refused": 2, "invalid_json": 1}
+
+
+def test_the_index_keeps_the_last_few_of_each_reason(redis_url: str) -> None:
+    index = RedisDeadLetters(connect(redis_url), prefix="test:dead:")
+    for start in range(0, 60, 15):
+        index.add([dead(job(number, id=f"id{number}")) for number in range(start, start + 15)])
+    with redis.Redis.from_url(redis_url) as client:
+        kept = client.lrange("test:dead:last:refused", 0, -1)
+        assert isinstance(kept, list) and len(kept) == 20
+        assert b"id59" in kept[0] and b"texts.in:0:59" in kept[0] and b"value" not in kept[0]
+
+
+def test_an_index_that_is_away_says_so() -> None:
+    index = RedisDeadLetters(connect(f"redis://127.0.0.1:{free_port()}/0"), prefix="test:dead:")
+    with pytest.raises(TransientError):
+        index.add([dead(job(0))])
+    with pytest.raises(TransientError):
+        index.counts()

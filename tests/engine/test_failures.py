@@ -1,0 +1,322 @@
+"""Where each failure goes: halved, retried, dead, or the end of the process."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+import pytest
+
+from streamer.errors import DeviceError, FatalError, OutOfMemory, TransientError
+from streamer.records import Batch, Outcome, TopicPartition
+from streamer.worker import InlineWorker
+from tests.engine.rig import PromptSink, Rig
+
+
+def away(point: str, times: int, error: type[Exception] = TransientError) -> Callable[[str], None]:
+    """A hook that raises the first `times` times that the line comes to `point`."""
+    left = Counter({point: times})
+
+    def hook(at: str) -> None:
+        if left[at] > 0:
+            left[at] -= 1
+            raise error("away")
+
+    return hook
+
+
+def filled(count: int, **options: int) -> Rig:
+    rig = Rig(**options)  # type: ignore[arg-type]
+    for number in range(count):
+        rig.send("good", str(number))
+    return rig
+
+
+# -- a batch that fails ----------------------------------------------------------------------------------
+
+
+def test_one_bad_record_in_64_is_found_in_13_calls() -> None:
+    rig = Rig(max_records=64, max_texts=64)
+    for number in range(64):
+        rig.send("poison" if number == 37 else "good", str(number))
+    rig.run()
+    assert len(rig.scorer.calls) == 13
+    assert rig.ids == [str(number) for number in range(64) if number != 37]
+    assert rig.reasons == ["infer_failed"] and rig.buried() == [(0, 37)]
+    assert rig.log.committed == rig.ends
+
+
+def test_several_bad_records_die_and_only_they() -> None:
+    rig = Rig(max_records=64, max_texts=64)
+    bad = {0, 1, 17, 40, 63}
+    for number in range(64):
+        rig.send("poison" if number in bad else "good", str(number))
+    rig.run()
+    assert rig.buried() == [(0, number) for number in sorted(bad)]
+    assert rig.ids == [str(number) for number in range(64) if number not in bad]
+    assert len(rig.scorer.calls) <= 1 + 2 * 6 * len(bad)
+
+
+def test_a_batch_of_nothing_but_bad_records_ends() -> None:
+    rig = Rig(max_records=16, max_texts=16)
+    for _ in range(16):
+        rig.send("poison")
+    rig.run()
+    assert len(rig.dead_letters) == 16 and not rig.results
+    assert len(rig.scorer.calls) == 31, "a binary tree over 16 leaves"
+    assert rig.log.committed == rig.ends
+
+
+def test_dead_letters_say_how_often_they_were_tried() -> None:
+    rig = Rig(max_texts=8)
+    for number in range(8):
+        rig.send("poison" if number == 0 else "good")
+    rig.run()
+    assert dict(rig.dead_letters[0].headers)["dlq.attempts"] == b"4"
+
+
+def test_the_message_of_somebody_elses_error_is_not_kept() -> None:
+    rig = Rig()
+    rig.send("poison secret")
+    rig.on = lambda point: None
+    rig.run()
+    assert dict(rig.dead_letters[0].headers)["dlq.message"] == b"ValueError in infer"
+    assert dict(rig.dead_letters[0].headers)["dlq.error"] == b"ValueError"
+
+
+def test_out_of_memory_halves_the_batch_and_shrinks_the_budget() -> None:
+    rig = filled(64, max_records=64, max_texts=64)
+    rig.scorer.memory = 20
+    rig.run()
+    assert rig.scorer.calls[:3] == [64, 32, 16]
+    assert rig.ids == [str(number) for number in range(64)] and not rig.dead_letters
+    rig.scorer.calls.clear()
+    for number in range(64):
+        rig.send("good", f"more{number}")
+    rig.engine.close()
+    budget = rig.budget.tokens
+    assert budget <= 20, "remembered"
+
+
+def test_a_text_that_never_fits_is_dead_for_that_reason() -> None:
+    rig = filled(3)
+    rig.send("good " * 50)
+    rig.scorer.memory = 20
+    rig.run()
+    assert rig.reasons == ["out_of_memory"] and len(rig.results) == 3
+
+
+def test_a_tokenizer_that_chokes_on_one_text_loses_only_that() -> None:
+    rig = filled(5)
+    rig.send("odd", "odd")
+    encode = rig.scorer.encode
+
+    def choking(texts: list[str]) -> list[tuple[int, str]]:
+        if "odd" in texts:
+            raise ValueError("odd")
+        return encode(texts)
+
+    rig.scorer.encode = choking  # type: ignore[method-assign, assignment]
+    rig.run()
+    assert rig.ids == ["0", "1", "2", "3", "4"] and rig.reasons == ["tokenize_failed"]
+
+
+# -- what is outside and away for a while: the same work again, and nothing committed meanwhile ----------
+
+
+@pytest.mark.parametrize(
+    "point", ["claim:before", "claim:inside", "infer:before", "infer:inside", "mark:before"]
+)
+def test_what_is_away_is_waited_for(point: str) -> None:
+    rig = filled(40)
+    rig.on = away(point, 6)
+    rig.run()
+    assert rig.ids == [str(number) for number in range(40)], "each once, in order"
+    assert not rig.dead_letters
+    assert rig.engine.metrics.retries[point.partition(":")[0]] == 6
+    assert rig.log.committed == rig.ends
+
+
+def test_a_lost_reply_to_a_claim_loses_nothing() -> None:
+    rig = filled(10)
+    rig.on = away("claim:after", 3)
+    rig.run()
+    assert len(rig.ids) == 10 and not rig.engine.metrics.skipped
+
+
+@pytest.mark.parametrize("point", ["claim:before", "mark:before"])
+def test_nothing_is_committed_and_polling_goes_on_while_redis_is_away(point: str) -> None:
+    rig = filled(10)
+    rig.on = away(point, 10**9)
+    rig.steps(50)
+    before = rig.polls
+    rig.steps(50)
+    assert rig.polls > before
+    assert rig.committed == {}
+
+
+@pytest.mark.parametrize("point", ["claim:before", "infer:before", "mark:before"])
+def test_waiting_for_what_is_away_does_not_spin(point: str) -> None:
+    rig = filled(10)
+    rig.on = away(point, 10**9)
+    while rig.clock.now < 1.0:
+        rig.engine.step()
+    started, polls = rig.clock.now, rig.polls
+    while rig.clock.now < started + 10.0:
+        rig.engine.step()
+    assert rig.polls - polls < 4000, "at least some 2.5 ms a step"
+
+
+def test_a_dead_letter_gives_its_claim_back_even_if_redis_is_away_at_first() -> None:
+    rig = Rig()
+    rig.send("refused", "a")
+    rig.on = away("give_back:before", 3)
+    rig.run()
+    assert rig.memory.claims == {} and rig.log.committed == rig.ends
+
+
+def test_an_index_that_is_away_holds_nothing_up() -> None:
+    rig = Rig()
+    rig.send("refused")
+    rig.on = away("index:before", 1)
+    rig.run()
+    assert rig.reasons == ["refused"] and rig.log.committed == rig.ends
+    assert rig.engine.metrics.retries["index"] == 1
+
+
+def test_a_sink_that_does_not_acknowledge_holds_the_commit_and_the_marks() -> None:
+    rig = filled(10)
+    rig.sink.hold = True
+    rig.steps(100)
+    assert rig.committed == {}
+    assert not any(rig.memory.written.values())
+    rig.sink.hold = False
+    rig.run()
+    assert rig.log.committed == rig.ends == rig.memory.written
+
+
+def test_marks_come_after_publication_and_before_the_commit() -> None:
+    rig = filled(4)
+    marked: list[str] = []
+
+    def look(point: str) -> None:
+        if point == "mark:before" and any(release.jobs for release in rig.engine._published):
+            assert len(rig.results) == 4
+            marked.append(point)
+        elif point == "commit:before" and any(rig.source._uncommitted.values()):
+            assert marked and rig.memory.written == rig.source._uncommitted
+
+    rig.on = look
+    rig.run()
+    assert marked and rig.log.committed == rig.ends
+
+
+# -- the end of the process: nothing is committed --------------------------------------------------------
+
+
+class ShortWorker(InlineWorker):
+    """A broken device: one value too few."""
+
+    def collect(self, timeout: float) -> list[Outcome]:
+        outcomes = super().collect(timeout)
+        for outcome in outcomes:
+            outcome.values = outcome.values[:-1]
+        return outcomes
+
+
+class HungWorker(InlineWorker):
+    """A device that took a batch and says nothing."""
+
+    rig: Rig
+    batches: deque[Batch]
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.batches)
+
+    @property
+    def room(self) -> int:
+        return 2 - len(self.batches)
+
+    def offer(self, batch: Batch) -> None:
+        self.since = self.rig.clock()
+        self.batches.append(batch)
+
+    def busy_for(self) -> float:
+        return self.rig.clock() - self.since if self.batches else 0.0
+
+    def collect(self, timeout: float) -> list[Outcome]:
+        self.rig.clock.wait(timeout)
+        return []
+
+
+def hung(rig: Rig) -> HungWorker:
+    worker = HungWorker(rig.scorer)
+    worker.rig, worker.batches = rig, deque()
+    return worker
+
+
+def ends_with_device_error(rig: Rig) -> None:
+    with pytest.raises(DeviceError) as stopped:
+        rig.run()
+    assert stopped.value.exit_code == 6
+    rig.engine.close()
+    assert rig.committed == {} and not rig.results
+
+
+def test_a_wrong_number_of_outputs_stops_everything() -> None:
+    rig = Rig()
+    rig.worker = ShortWorker
+    rig.restart()
+    for _ in range(10):
+        rig.send("good")
+    ends_with_device_error(rig)
+
+
+def test_a_device_that_hangs_stops_everything_in_time() -> None:
+    rig = Rig()
+    rig.worker = lambda scorer: hung(rig)
+    rig.restart()
+    for _ in range(10):
+        rig.send("good")
+    ends_with_device_error(rig)
+    assert 5.0 <= rig.clock.now < 6.5
+
+
+@pytest.mark.parametrize("error", [FatalError, DeviceError])
+def test_an_error_that_nothing_would_mend_stops_everything(error: type[FatalError]) -> None:
+    rig = filled(10)
+    rig.on = away("infer:before", 1, error)
+    with pytest.raises(error):
+        rig.run()
+    rig.engine.close()
+    assert rig.committed == {} and not rig.dead_letters
+
+
+@pytest.mark.parametrize("error", [FatalError, DeviceError])
+def test_a_tokenizer_that_is_broken_buries_nothing(error: type[Exception]) -> None:
+    rig = filled(10)
+    rig.on = away("encode:before", 1, error)
+    with pytest.raises(error):
+        rig.run()
+    rig.engine.close()
+    assert not rig.dead_letters and rig.committed == {}
+
+
+def test_out_of_memory_of_the_last_batch_in_a_drain_commits_nothing_of_it() -> None:
+    rig = filled(4)
+    rig.on = away("infer:before", 1, OutOfMemory)
+    rig.engine.intake()
+    rig.clock.wait(1.0)
+    rig.engine.dispatch()
+    rig.engine.drain()
+    assert rig.log.committed.get(TopicPartition("texts.in", 0), 0) == len(rig.results)
+
+
+def test_a_dead_letter_that_cannot_be_written_holds_the_commit_to_the_end() -> None:
+    rig = Rig(sink=PromptSink)
+    rig.send("refused")
+    rig.sink.hold = True
+    rig.steps(50)
+    rig.engine.drain()
+    assert rig.committed == {}

@@ -1,0 +1,156 @@
+"""Anything may happen at any time, by seed: crashes, outages, rebalances between members. Nothing is lost."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from streamer.errors import TransientError
+from streamer.records import TopicPartition
+from tests.engine.accounts import check_accounts
+from tests.engine.rig import Crash, LateSink, PromptSink, Rig, WatchedSource
+
+RECORDS = 1200
+PARTITIONS = 4
+
+
+class MemberSource(WatchedSource):
+    """One member of a group: owns what the group gives it, and commits nothing that another owns by now."""
+
+    group: Group
+
+    def flush(self, timeout: float) -> None:
+        for partition in [p for p in self._uncommitted if self.group.owner.get(p) is not self]:
+            del self._uncommitted[partition]
+        super().flush(timeout)
+
+
+class Member(Rig):
+    """A worker over the group's log, claims and topics."""
+
+    def __init__(self, group: Group, **options: object) -> None:
+        self.group = group
+        super().__init__(PARTITIONS, **options)  # type: ignore[arg-type]
+
+    def new_source(self) -> WatchedSource:
+        group = self.group
+        # What all members share; the first of them brought it.
+        first = group.members[0] if group.members else self
+        self.log, self.memory, self.clock = first.log, first.memory, first.clock
+        self.results, self.dead_letters = first.results, first.dead_letters
+        source = MemberSource(self.log, wait=self.clock.wait)
+        source.group = group
+        return source
+
+    def restart(self) -> None:
+        super().restart()
+        self.source._events.clear()  # the group assigns
+
+
+class Group:
+    """Moves partitions between members as a coordinator does: with notice (revoked) or without (lost)."""
+
+    def __init__(self, random: Random, sink: type[PromptSink]) -> None:
+        self.random = random
+        self.owner: dict[TopicPartition, WatchedSource] = {}
+        self.members: list[Member] = []
+        self.crashes = self.moves = 0
+        self.unmarked: set[tuple[int, int]] = set()
+        for _ in range(3):
+            member = Member(self, sink=sink, max_records=32, max_texts=8, max_bytes=200_000)
+            if issubclass(sink, LateSink):
+                member.sink.rate = 5  # type: ignore[attr-defined]
+            self.members.append(member)
+        for partition in self.members[0].log.records:
+            self.give(partition, random.choice(self.members))
+
+    def give(self, partition: TopicPartition, to: Member) -> None:
+        self.owner[partition] = to.source
+        to.source.rebalance("assigned", [partition])
+
+    def move(self) -> None:
+        """A partition goes to another member; the old one hears of it in time, or when it is too late."""
+        partition = self.random.choice(list(self.owner))
+        old = next(member for member in self.members if member.source is self.owner[partition])
+        new = self.random.choice(self.members)
+        self.moves += 1
+        if self.random.random() < 0.6:
+            old.source.rebalance("revoked", [partition])
+            if not self.step(old):
+                return  # it crashed over it, and its partitions were given anew
+            self.unmarked |= old.unmarked()
+        else:
+            self.unmarked |= old.unmarked()
+            old.source.rebalance("lost", [partition])
+        self.give(partition, new)
+
+    def step(self, member: Member) -> bool:
+        try:
+            member.engine.step()
+        except Crash:
+            self.crashes += 1
+            self.unmarked |= member.unmarked()
+            orphans = [partition for partition, source in self.owner.items() if source is member.source]
+            member.restart()
+            for partition in orphans:
+                self.give(partition, self.random.choice(self.members))
+            return False
+        return True
+
+
+def fill(rig: Rig, random: Random) -> None:
+    ids = 0
+    for _ in range(RECORDS):
+        partition = random.randrange(PARTITIONS)
+        draw = random.random()
+        text = "good " * random.randint(1, 12)
+        if draw < 0.02:
+            rig.log.append(None, partition=partition)
+        elif draw < 0.04:
+            rig.log.append(b"\xff broken", partition=partition)
+        elif draw < 0.06:
+            ids += 1
+            rig.send(f"{text} {random.choice(['poison', 'refused'])}", f"bad{ids}", partition)
+        elif draw < 0.15 and ids:
+            rig.send(text, f"id{random.randint(1, ids)}", partition)  # often a duplicate
+        else:
+            ids += 1
+            rig.send(text, f"id{ids}", partition)
+
+
+@pytest.mark.parametrize("sink", [PromptSink, LateSink])
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_every_record_is_accounted_for(seed: int, sink: type[PromptSink]) -> None:
+    random = Random(seed)
+    group = Group(random, sink)
+    fill(group.members[0], random)
+
+    def fate(point: str) -> None:
+        draw = random.random()
+        if draw < 0.005:
+            raise Crash(point)
+        if draw < 0.03 and point.partition(":")[0] in ("claim", "infer", "mark", "give_back", "index"):
+            raise TransientError("away")
+        if point == "infer:before":
+            memory = random.choice([20, 50, 10**9])  # a single text of 13 tokens fits always
+            for member in group.members:
+                member.scorer.memory = memory
+
+    for member in group.members:
+        member.on = fate
+    for _ in range(600):
+        if random.random() < 0.05:
+            group.move()
+        group.step(random.choice(group.members))
+    for member in group.members:
+        member.on = lambda point: None
+        if issubclass(sink, LateSink):
+            member.sink.rate = 10**9  # type: ignore[attr-defined]
+    for _ in range(2000):
+        for member in group.members:
+            group.step(member)
+        if group.members[0].log.committed == group.members[0].ends:
+            break
+    assert group.crashes > 0 and group.moves > 5, "the seed brings trouble"
+    check_accounts(group.members[0], explained=group.unmarked)

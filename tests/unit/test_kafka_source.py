@@ -1,0 +1,235 @@
+"""What a broker does too seldom to wait for: rebalances and errors in the middle of a poll."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka import TopicPartition as Position
+
+from streamer.errors import FatalError, TransientError
+from streamer.records import TopicPartition
+from streamer.sources.kafka import KafkaSource
+from tests.contract.source_worlds import Listener
+
+FIRST = TopicPartition("texts.in", 0)
+# Nobody listens there: the real client behind the scripted one stays alone.
+NOWHERE = {"bootstrap.servers": "127.0.0.1:9", "group.id": "g", "log_level": 0}
+
+
+class Message:
+    def __init__(self, offset: int, partition: int = 0, error: KafkaError | None = None) -> None:
+        self._offset, self._partition, self._error = offset, partition, error
+
+    def topic(self) -> str:
+        return "texts.in"
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return self._offset
+
+    def error(self) -> KafkaError | None:
+        return self._error
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 0
+
+    def key(self) -> None:
+        return None
+
+    def value(self) -> bytes:
+        return b"%d" % self._offset
+
+    def headers(self) -> None:
+        return None
+
+
+class Scripted:
+    """A consumer that plays a script: messages, and calls in the place where librdkafka would make them."""
+
+    def __init__(self) -> None:
+        self.queue: list[Message | Callable[[], None]] = []
+        self.commits: list[tuple[dict[TopicPartition, int], bool]] = []
+
+    def poll(self, timeout: float) -> Message | None:
+        found = self.consume(1, timeout)
+        return found[0] if found else None
+
+    def consume(self, count: int, timeout: float) -> list[Message]:
+        found: list[Message] = []
+        while self.queue and len(found) < count:
+            next_one = self.queue.pop(0)
+            if isinstance(next_one, Message):
+                found.append(next_one)
+            else:
+                next_one()
+        return found
+
+    def commit(self, offsets: list[Position], asynchronous: bool) -> list[Position]:
+        sent = {TopicPartition(at.topic, at.partition): at.offset for at in offsets}
+        self.commits.append((sent, asynchronous))
+        return offsets
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *arguments, **named: []
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.source = KafkaSource("texts.in", NOWHERE, clock=lambda: self.now)
+        self.source._consumer.close()
+        self.consumer = Scripted()
+        self.source._consumer = self.consumer  # type: ignore[assignment]
+        self.listener = Listener()
+        self.source.subscribe(self.listener)
+
+    def assign(self, partition: int = 0) -> None:
+        self.source._on_assign(self.consumer, [Position("texts.in", partition, 0)])  # type: ignore[arg-type]
+
+    def revoke(self, partition: int = 0) -> None:
+        self.source._on_revoke(self.consumer, [Position("texts.in", partition)])  # type: ignore[arg-type]
+
+    def lose(self, partition: int = 0) -> None:
+        self.source._on_lost(self.consumer, [Position("texts.in", partition)])  # type: ignore[arg-type]
+
+    def poll(self) -> list[int]:
+        return [record.offset for record in self.source.poll(100, 0.0)]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    made = Rig()
+    made.assign()
+    return made
+
+
+def end(offset: int, partition: int = 0) -> Message:
+    return Message(offset, partition, KafkaError(KafkaError._PARTITION_EOF))
+
+
+def test_the_end_that_comes_with_the_last_records_is_not_forgotten(rig: Rig) -> None:
+    rig.consumer.queue = [Message(0), Message(1), end(2)]
+    assert rig.poll() == [0, 1]
+    assert rig.source.ends() == {FIRST: 2}
+
+
+def test_a_record_after_the_end_takes_it_back(rig: Rig) -> None:
+    rig.consumer.queue = [end(0), Message(0)]
+    assert rig.poll() == [0]
+    assert rig.source.ends() == {}
+
+
+def test_a_record_of_a_partition_that_goes_in_the_same_poll_is_dropped(rig: Rig) -> None:
+    rig.consumer.queue = [Message(7), rig.revoke]
+    assert rig.poll() == []
+    rig.assign()
+    rig.consumer.queue = [Message(8), rig.lose]
+    assert rig.poll() == []
+
+
+def test_a_record_of_an_assignment_that_ended_meanwhile_is_dropped(rig: Rig) -> None:
+    """It would come before the records from the committed offset on, and a commit would pass those."""
+    rig.consumer.queue = [Message(7), rig.revoke, rig.assign, Message(3), Message(4)]
+    assert rig.poll() == [3, 4]
+
+
+def test_records_of_partitions_that_stay_are_kept(rig: Rig) -> None:
+    rig.assign(1)
+    rig.consumer.queue = [Message(7), lambda: rig.revoke(1), Message(8)]
+    assert rig.poll() == [7, 8]
+
+
+def test_a_partition_that_goes_takes_its_end_and_its_offsets_along(rig: Rig) -> None:
+    rig.consumer.queue = [end(0)]
+    rig.poll()
+    rig.source.commit({FIRST: 5})
+    rig.revoke()
+    assert rig.source.ends() == {}
+    rig.assign()
+    rig.source.flush(1.0)
+    assert rig.consumer.commits == []
+
+
+def test_commits_carry_the_newest_offset_and_one_is_under_way_at_a_time(rig: Rig) -> None:
+    rig.now = 10.0
+    rig.source.commit({FIRST: 5})
+    rig.source.commit({FIRST: 6})
+    rig.poll()
+    assert rig.consumer.commits == [({FIRST: 6}, True)]
+    rig.source.commit({FIRST: 7})
+    rig.now = 20.0
+    rig.poll()
+    assert len(rig.consumer.commits) == 1
+    rig.source._on_commit(None, [Position("texts.in", 0, 6)])
+    rig.poll()
+    assert rig.consumer.commits[1:] == [({FIRST: 7}, True)]
+
+
+def test_a_commit_that_failed_is_tried_again_unless_a_newer_one_waits(rig: Rig) -> None:
+    rig.now = 10.0
+    rig.source.commit({FIRST: 5})
+    rig.poll()
+    rig.source._on_commit(KafkaError(KafkaError._TRANSPORT), [])
+    rig.now = 20.0
+    rig.poll()
+    assert rig.consumer.commits[1:] == [({FIRST: 5}, True)]
+    rig.source.commit({FIRST: 9})
+    rig.source._on_commit(KafkaError(KafkaError._TRANSPORT), [])
+    rig.now = 30.0
+    rig.poll()
+    assert rig.consumer.commits[2:] == [({FIRST: 9}, True)]
+
+
+@pytest.mark.parametrize("code", [KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID])
+def test_a_commit_that_the_group_refuses_is_given_up(rig: Rig, code: int) -> None:
+    rig.now = 10.0
+    rig.source.commit({FIRST: 5})
+    rig.poll()
+    rig.source._on_commit(KafkaError(code), [])
+    rig.now = 20.0
+    rig.poll()
+    assert len(rig.consumer.commits) == 1
+
+
+def test_a_flush_sends_what_is_under_way_too(rig: Rig) -> None:
+    rig.now = 10.0
+    rig.source.commit({FIRST: 5})
+    rig.poll()
+    rig.source.flush(1.0)
+    assert rig.consumer.commits[-1] == ({FIRST: 5}, False)
+
+
+def test_a_flush_that_fails_says_so(rig: Rig) -> None:
+    class Refused:
+        topic, partition, offset = "texts.in", 0, 5
+        error = KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
+
+    rig.consumer.commit = lambda offsets, asynchronous: [Refused()]  # type: ignore[method-assign, list-item]
+    rig.source.commit({FIRST: 5})
+    with pytest.raises(TransientError):
+        rig.source.flush(1.0)
+
+
+def test_what_nothing_would_mend_ends_it(rig: Rig) -> None:
+    rig.consumer.queue = [Message(0, error=KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))]
+    with pytest.raises(FatalError, match="TOPIC_AUTHORIZATION_FAILED"):
+        rig.poll()
+    rig.consumer.queue = [Message(0, error=KafkaError(KafkaError._TRANSPORT)), Message(3)]
+    assert rig.poll() == [3], "and what passes does not"
+
+
+def test_a_fatal_error_of_the_client_comes_out_of_poll(rig: Rig) -> None:
+    rig.source._on_error(KafkaError(KafkaError._FENCED, "gone", fatal=True))
+    with pytest.raises(FatalError):
+        rig.poll()
+
+
+def test_statistics_tell_the_lag_of_what_is_owned(rig: Rig) -> None:
+    partitions = '{"0": {"consumer_lag": 7}, "1": {"consumer_lag": 9}, "-1": {"consumer_lag": -1}}'
+    rig.source._on_statistics(f'{{"topics": {{"texts.in": {{"partitions": {partitions}}}}}}}')
+    assert rig.source.lag() == {FIRST: 7}
