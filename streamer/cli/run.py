@@ -1,0 +1,106 @@
+"""`streamer run`: the worker."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from streamer import __version__, logs
+from streamer.cli.options import add_config, load_config, seconds
+from streamer.errors import ConfigurationError, DeviceError, StreamerError
+
+if TYPE_CHECKING:
+    from streamer.engine import Engine
+
+NAME = "run"
+HELP = "score texts until a signal"
+INTERRUPTED = 130
+log = logging.getLogger(__name__)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument(
+        "--exit-when-idle",
+        type=seconds,
+        metavar="SECONDS",
+        help="end once everything was read and nothing came for so long",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build the engine and let it work. The first SIGTERM or SIGINT drains it, the second ends it at once."""
+    config = load_config(args)
+    logs.configure(config.log.format, config.log.level)
+    from confluent_kafka import KafkaException
+
+    from streamer.app import build
+
+    topics = config.topics
+    log.info("streamer %s: %s to %s as %s", __version__, topics.input, topics.output, config.kafka.group_id)
+    log.debug("configuration", extra=config.redacted())
+    try:
+        engine = build(config)
+    except KafkaException as error:  # which settings there are, librdkafka knows
+        keys = "kafka.properties, kafka.consumer or kafka.producer"
+        raise ConfigurationError(f"{keys}: {error.args[0].str()}") from None
+    handler = _handler(engine.stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
+    try:
+        engine.run(args.exit_when_idle)
+    except StreamerError as error:
+        log.critical("%s", error)
+        _close(engine)
+        if isinstance(error, DeviceError):
+            # A thread that hangs inside the driver would hold a normal exit up as well.
+            leave(error.exit_code)
+        return error.exit_code
+    except Exception:
+        # A defect. Leave without committing, and let the group know: what is open will be read again.
+        log.critical("unexpected error", exc_info=True)
+        _close(engine)
+        raise
+    metrics = engine.metrics
+    log.info(
+        "done: %d results, %d dead letters, %d skipped, of %d records",
+        metrics.results,
+        metrics.dead.total(),
+        metrics.skipped.total(),
+        metrics.records,
+    )
+    return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now, with what was logged written out."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _handler(stop: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
+    signalled = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal signalled
+        if signalled:
+            leave(INTERRUPTED)
+        signalled = True
+        stop()
+
+    return handle
+
+
+def _close(engine: Engine) -> None:
+    try:
+        engine.close()
+    except Exception as error:
+        # It ends for another reason, which is the one to report.
+        log.warning("while closing: %s", error if isinstance(error, StreamerError) else type(error).__name__)
