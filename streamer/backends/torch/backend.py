@@ -1,0 +1,199 @@
+"""The model: texts to tokens on the engine's thread, tokens to values on the worker's."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamer.backends.torch import devices
+from streamer.backends.torch.loading import Encoder, load_encoder, load_model
+from streamer.backends.torch.location import Location, locate
+from streamer.errors import ConfigurationError, OutOfMemory, RecordError, StartupError
+from streamer.records import Classification, Job
+from streamer.tasks.classification import ClassificationTask
+
+log = logging.getLogger(__name__)
+
+TASKS = {ClassificationTask.name: ClassificationTask}
+
+# A token of text rarely has more characters than this: what a text holds beyond `max_length` times as many is
+# not tokenized at first. A megabyte would hold the engine up for a second, to be thrown away.
+CHARACTERS_PER_TOKEN = 32
+
+# The shapes of a warm-up, (texts, share of max_length), from small to large: first calls choose kernels and
+# fill the allocator's cache.
+SHAPES = ((1, 0.0), (8, 0.0), (1, 1.0), (8, 0.25), (16, 1.0))
+
+Tokens = NDArray[np.int32]
+
+
+class TorchBackend:
+    """A Hugging Face model with a fast tokenizer, on one device.
+
+    `encode` and `infer` share nothing that either changes, so each may have a thread of its own.
+    """
+
+    def __init__(
+        self, location: Location, model: Any, encoder: Encoder, task: ClassificationTask, device: torch.device
+    ) -> None:
+        """`model` is on `device` and in its precision already; see `load`."""
+        self.name = location.name
+        self.revision = location.revision
+        self.device = device
+        self.max_length = encoder.max_length
+        self._model = model
+        self._encoder = encoder
+        self._task = task
+        self._characters = encoder.max_length * CHARACTERS_PER_TOKEN
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        max_length: int | None = None,
+        task: str = ClassificationTask.name,
+    ) -> TorchBackend:
+        """A shipped model, a folder or a model of the hub; safetensors only, and no code from the model.
+
+        `device`: auto, cpu, cuda, cuda:N. `precision`: auto, bf16, fp32. `max_length` in tokens: longer texts
+        are cut; None: 512, or what the model or its tokenizer allows if that is less.
+
+        Raises ConfigurationError for a setting that cannot be, StartupError for a model or a device that is
+        not there or does not fit.
+        """
+        if task not in TASKS:
+            raise ConfigurationError(f"model.task is '{task}': it must be one of {', '.join(TASKS)}")
+        where = devices.choose_device(device)
+        dtype = devices.choose_precision(precision, where)
+        location = locate(name, revision)
+        model = load_model(location, TASKS[task].model_class)
+        encoder = load_encoder(location, model, max_length)
+        devices.set_precision(model, dtype)
+        try:
+            model.to(where)
+        except (RuntimeError, MemoryError) as error:
+            raise StartupError(f"'{name}' cannot be put on {where}: {_first_line(error)}") from error
+        return cls(location, model, encoder, TASKS[task].from_config(model.config), where)
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, Tokens]]:
+        """For each text its number of tokens, special ones included, and their ids, int32 [tokens].
+
+        Raises RecordError when the tokenizer refuses a text or makes nothing of it: alone, it is known which.
+        """
+        try:
+            found = self._encoder.tokenizer.encode_batch_fast(self._cut(texts))
+        except TypeError as error:
+            raise RecordError("not_unicode", "the text holds half a surrogate pair") from error
+        rows = [np.array(encoding.ids, dtype=np.int32) for encoding in found]
+        for index, row in enumerate(rows):
+            if len(texts[index]) > self._characters and len(row) < self.max_length:
+                # Few tokens in many characters: white space, say. Then all of the text counts.
+                whole = self._encoder.tokenizer.encode_batch_fast([texts[index]])[0]
+                rows[index] = np.array(whole.ids, dtype=np.int32)
+            elif not len(row):
+                raise RecordError("no_tokens", "the tokenizer makes no token of the text")
+        return [(len(row), row) for row in rows]
+
+    def infer(self, jobs: Sequence[Job]) -> list[Classification | Exception]:
+        """A value for each job that `encode` has seen, or a RecordError where the output is not a number.
+
+        Raises OutOfMemory and DeviceError; any other error of torch passes as it is.
+        """
+        return self._task.values(self._logits([job.encoded for job in jobs]))
+
+    def warm_up(self, limit: float = 30.0) -> float:
+        """Run small and large batches once, so that the first record waits for no kernel.
+
+        Starts no batch after `limit` seconds. Returns the seconds it took. Raises StartupError when the
+        device cannot even take one text of `max_length` tokens.
+        """
+        started = time.perf_counter()
+        for texts, share in SHAPES:
+            if time.perf_counter() - started > limit:
+                log.info("warm-up ended at its limit of %g s", limit)
+                break
+            length = max(1, int(share * self.max_length))
+            (_, row), *_ = self.encode(["好 " * length])
+            try:
+                self._logits([row] * texts)
+            except OutOfMemory as error:
+                if texts == 1:
+                    raise StartupError(
+                        f"{self.device} has no memory for one text of {len(row)} tokens beside "
+                        f"'{self.name}': lower model.max_length, or choose another device"
+                    ) from error
+                log.warning("warm-up ended early: no memory for %d texts of %d tokens", texts, len(row))
+                break
+        return time.perf_counter() - started
+
+    def describe(self) -> dict[str, Any]:
+        """What `streamer check` and the start's log line say of it."""
+        dtype = next(self._model.base_model.parameters()).dtype
+        device = str(self.device)
+        if self.device.type == "cuda":
+            device = f"{device} ({torch.cuda.get_device_name(self.device)})"
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "device": device,
+            "precision": "bf16" if dtype == torch.bfloat16 else "fp32",
+            "parameters": sum(parameter.numel() for parameter in self._model.parameters()),
+            "labels": list(self._task.labels),
+            "max_length": self.max_length,
+        }
+
+    def _cut(self, texts: Sequence[str]) -> list[str]:
+        limit = self._characters
+        return [text if len(text) <= limit else text[:limit] for text in texts]
+
+    def _logits(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
+        """[texts, labels] of a padded batch, or what its failure means."""
+        try:
+            return self._forward(rows)
+        except (RuntimeError, MemoryError) as error:
+            batch = f"{len(rows)} texts, the longest of {max(map(len, rows))} tokens"
+            meaning = devices.translate(error, batch)
+            if meaning is None:
+                raise
+            # The frames below hold the tensors of the batch for as long as somebody holds the error.
+            traceback.clear_frames(error.__traceback__)
+        if isinstance(meaning, OutOfMemory):
+            devices.release_memory(self.device)
+        raise meaning
+
+    @torch.inference_mode()
+    def _forward(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
+        inputs = self._pad(rows).to(self.device, non_blocking=True)
+        arguments = {"input_ids": inputs[0], "attention_mask": inputs[1]}
+        if self._encoder.takes_type_ids:
+            arguments["token_type_ids"] = torch.zeros_like(inputs[0])
+        logits = self._model(**arguments).logits
+        # The one wait of a batch.
+        return np.asarray(logits.float().cpu().numpy())
+
+    def _pad(self, rows: Sequence[Tokens]) -> torch.Tensor:
+        """Ids and mask, int64 [2, texts, longest]; pinned where the copy to the device needs it."""
+        shape = (2, len(rows), max(map(len, rows)))
+        padded = torch.empty(shape, dtype=torch.int64, pin_memory=self.device.type == "cuda")
+        ids, mask = padded.numpy()
+        ids.fill(self._encoder.pad_id)
+        mask.fill(0)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+            mask[number, : len(row)] = 1
+        return padded
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,85 @@
+"""TorchBackend on a CUDA device: the same answers as on the CPU, and what a full device says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from streamer.backends.torch import TorchBackend
+from streamer.errors import OutOfMemory, StartupError
+from tests.tiny_models import TEXTS, classify, jobs_of, save_bert, save_roberta
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device"),
+]
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    save = save_bert if request.param == "bert" else save_roberta
+    return save(tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def full_device() -> Iterator[None]:
+    """What is held already is all that PyTorch may have."""
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (1 << 20)) / total)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_fp32_says_what_the_cpu_says(folder: Path) -> None:
+    expected = classify(TorchBackend.load(str(folder), device="cpu", precision="fp32"), TEXTS)
+    found = classify(TorchBackend.load(str(folder), device="cuda", precision="fp32"), TEXTS)
+    for value, reference in zip(found, expected, strict=True):
+        assert value.label == reference.label
+        assert value.scores == pytest.approx(reference.scores, abs=1e-4)
+
+
+def test_auto_is_bf16_with_a_float32_head(folder: Path) -> None:
+    backend = TorchBackend.load(str(folder))
+    described = backend.describe()
+    assert described["device"].startswith("cuda:0 (")
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        assert described["precision"] == "bf16"
+    assert {parameter.dtype for parameter in backend._model.classifier.parameters()} == {torch.float32}
+    expected = classify(TorchBackend.load(str(folder), device="cpu", precision="fp32"), TEXTS)
+    for value, reference in zip(classify(backend, TEXTS), expected, strict=True):
+        assert value.scores == pytest.approx(reference.scores, abs=0.1)
+
+
+def test_warm_up_runs_on_the_device(folder: Path) -> None:
+    assert 0 < TorchBackend.load(str(folder), device="cuda").warm_up() < 60
+
+
+def test_a_batch_that_does_not_fit_is_out_of_memory_and_the_next_one_runs(folder: Path) -> None:
+    backend = TorchBackend.load(str(folder), device="cuda", precision="fp32")
+    few = jobs_of(backend, TEXTS)
+    expected = backend.infer(few)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (64 << 20)) / total)
+    try:
+        with pytest.raises(OutOfMemory, match=r"200000 texts"):
+            backend.infer(few[:1] * 200_000)
+        assert backend.infer(few) == expected
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.usefixtures("full_device")
+def test_a_device_that_cannot_hold_the_model_is_named(tmp_path: Path) -> None:
+    save_bert(tmp_path, hidden_size=512, intermediate_size=2048)
+    with pytest.raises(StartupError, match=r"cannot be put on cuda:0"):
+        TorchBackend.load(str(tmp_path), device="cuda")
+
+
+def test_a_device_that_is_not_there_is_named(folder: Path) -> None:
+    count = torch.cuda.device_count()
+    with pytest.raises(StartupError, match=rf"the last of {count} devices is cuda:{count - 1}"):
+        TorchBackend.load(str(folder), device=f"cuda:{count}")
