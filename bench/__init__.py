@@ -1,0 +1,1 @@
+"""Benchmarks: each figure in the README names the command here that reproduces it."""
