@@ -17,7 +17,7 @@ from streamer.records import Batch, Outcome
 
 # A worker that wakes up needs the interpreter for microseconds, to fetch the next batch. By default a busy
 # engine thread would keep it for 5 ms more: two batches of a fast device.
-SWITCH_INTERVAL = 0.0002
+SWITCH_INTERVAL = 0.00005
 
 
 class InlineWorker:
