@@ -186,10 +186,6 @@ class Engine:
         if not any(partition in self._ledger.lanes for partition in partitions):
             return  # let go of already: this engine is closing
         self._finish(self._limits.revoke)
-        try:
-            self._source.flush(self._limits.revoke)
-        except TransientError as error:
-            log.warning("last commit of revoked partitions failed; they will be read again: %s", error)
         self._forget(partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:

@@ -14,7 +14,10 @@ class Assignment(Protocol):
     def assigned(self, partitions: Sequence[TopicPartition]) -> None: ...
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        """They are about to go: finish what is nearly done, commit it, forget the rest."""
+        """They are about to go: finish what is nearly done and forget the rest.
+
+        What `Source.commit` is told here is committed before they go.
+        """
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """They are gone already: forget all, commit nothing."""
@@ -47,7 +50,10 @@ class Source(Protocol):
         """Commit these offsets soon, without waiting; the newest of a partition wins."""
 
     def flush(self, timeout: float) -> None:
-        """Commit at once what `commit` was told, and wait. Raises TransientError when it did not happen."""
+        """Commit at once what `commit` was told, and wait, `timeout` seconds at most.
+
+        Raises TransientError when it did not happen. Not for the callbacks of `Assignment`.
+        """
 
     def close(self) -> None: ...
 

@@ -156,10 +156,10 @@ class KafkaSink:
             return
         if error.fatal():
             self._fatal = self._fatal or error
-        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and isinstance(message.job.settled, Result):
-            if alone:
-                self._refuse(message.job)
+        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not alone:
             self._suspects.add(message.number)
+        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and isinstance(message.job.settled, Result):
+            self._refuse(message.job)
         elif not self._held or self._backoff.ready(self._clock()):
             wait = self._backoff.fail(self._clock())
             topic = self._topic_of(message.job)

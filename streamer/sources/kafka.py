@@ -84,7 +84,7 @@ class KafkaSource:
         self._paused = False
         self._failure: BaseException | None = None
         self._uncommitted: dict[TopicPartition, int] = {}
-        self._committing: dict[TopicPartition, int] = {}
+        self._unanswered = 0  # commits sent and not yet answered
         self._commit_due = 0.0
         # Lag by partition, as of the last statistics; a partition whose lag is unknown is absent.
         self._lag: dict[TopicPartition, int] = {}
@@ -149,18 +149,14 @@ class KafkaSource:
                 self._uncommitted[partition] = offset
 
     def flush(self, timeout: float) -> None:
-        pending = {**self._committing, **self._uncommitted}
-        pending = {partition: offset for partition, offset in pending.items() if partition in self._owned}
-        if not pending:
-            return
-        try:
-            outcome = self._consumer.commit(offsets=_positions(pending), asynchronous=False)
-        except KafkaException as error:
-            raise TransientError(f"commit: {error.args[0]}") from error
-        failed = [position for position in outcome or [] if position.error is not None]
-        if failed:
-            raise TransientError(f"commit: {failed[0].error}")
-        self._committing, self._uncommitted = {}, {}
+        deadline = self._clock() + timeout
+        self._send_commit()
+        while self._unanswered and self._clock() < deadline:
+            # A synchronous commit would wait for as long as a broker that is frozen holds the connection.
+            # What this reads is not lost: it is not committed.
+            self._consumer.poll(0.05)
+        if self._unanswered or self._uncommitted:
+            raise TransientError("the broker did not take the last commit")
 
     def close(self) -> None:
         self._consumer.close()
@@ -178,14 +174,20 @@ class KafkaSource:
         return messages
 
     def _commit_if_due(self) -> None:
-        if not self._uncommitted or self._committing or self._clock() < self._commit_due:
+        if not self._unanswered and self._clock() >= self._commit_due:
+            self._commit_due = self._clock() + COMMIT_INTERVAL
+            self._send_commit()
+
+    def _send_commit(self) -> None:
+        if not self._uncommitted:
             return
-        self._commit_due = self._clock() + COMMIT_INTERVAL
-        self._committing, self._uncommitted = self._uncommitted, {}
+        positions = _positions(self._uncommitted)
+        self._uncommitted = {}
+        self._unanswered += 1
         try:
-            self._consumer.commit(offsets=_positions(self._committing), asynchronous=True)
+            self._consumer.commit(offsets=positions, asynchronous=True)
         except KafkaException as error:
-            self._on_commit(error.args[0], [])
+            self._on_commit(error.args[0], positions)
 
     def _note(self, message: Message) -> None:
         """An event that came in the place of a record."""
@@ -217,6 +219,8 @@ class KafkaSource:
     def _on_revoke(self, consumer: Consumer, positions: list[Position]) -> None:
         partitions = _partitions(positions)
         self._guarded(lambda: self._listener.revoked(partitions))
+        # Sent before the partitions go, on the connection on which the group is left: it arrives first.
+        self._send_commit()
         self._disown(consumer, positions, partitions)
 
     def _on_lost(self, consumer: Consumer, positions: list[Position]) -> None:
@@ -230,7 +234,7 @@ class KafkaSource:
         self._moved.update(partitions)
         for partition in partitions:
             self._owned.discard(partition)
-            for kept in (self._ends, self._uncommitted, self._committing, self._lag):
+            for kept in (self._ends, self._uncommitted, self._lag):
                 kept.pop(partition, None)
         if self._incremental:
             consumer.incremental_unassign(positions)
@@ -238,7 +242,7 @@ class KafkaSource:
             consumer.unassign()
 
     def _on_commit(self, error: KafkaError | None, positions: list[Position]) -> None:
-        committing, self._committing = self._committing, {}
+        self._unanswered -= 1
         failed = error or next((p.error for p in positions if p.error is not None), None)
         if failed is None or failed.code() == KafkaError._NO_OFFSET:
             return
@@ -246,7 +250,10 @@ class KafkaSource:
             log.warning("commit refused, its records will be read again: %s", failed)
             return
         log.warning("commit failed, will be tried again: %s", failed)
-        self._uncommitted = {**committing, **self._uncommitted}
+        for position in positions:
+            partition = TopicPartition(position.topic, position.partition)
+            if partition in self._owned:
+                self._uncommitted.setdefault(partition, position.offset)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -101,7 +101,11 @@ class MemorySource:
                 self._assignment.assigned(partitions)
                 self._positions.update({p: self._log.committed.get(p, 0) for p in partitions})
                 continue
-            (self._assignment.revoked if event == "revoked" else self._assignment.lost)(partitions)
+            if event == "revoked":
+                self._assignment.revoked(partitions)
+                self.flush(0)
+            else:
+                self._assignment.lost(partitions)
             for partition in partitions:
                 self._positions.pop(partition, None)
                 self._uncommitted.pop(partition, None)

@@ -94,6 +94,18 @@ def test_small_results_survive_a_topic_with_a_small_limit(
     assert read_topic(kafka, dlq, 1, 0) == []
 
 
+def test_small_dead_letters_survive_a_topic_with_a_small_limit(
+    kafka: KafkaServer, make_topic: MakeTopic, make_sink: MakeSink
+) -> None:
+    out, dlq = make_topic("out", 1), make_topic("dlq", 1, {"max.message.bytes": "5000"})
+    sink = make_sink(out, dlq)
+    one = release(dead(job(offset)) for offset in range(50))
+    sink.publish(one)
+    acknowledge(sink, one)
+    letters = [found.value for _, found in read_topic(kafka, dlq, 1, 50)]
+    assert letters == [b"value %d" % offset for offset in range(50)]
+
+
 def test_what_a_missing_topic_holds_up_is_delivered_in_order_once_it_is_there(
     kafka: KafkaServer, make_topic: MakeTopic, make_sink: MakeSink
 ) -> None:

@@ -5,22 +5,21 @@ What outlives a process in production outlives an engine here: the log, the clai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from streamer.codec import Decoder, encode
 from streamer.engine import Engine, Limits
-from streamer.errors import OutOfMemory, RecordError
+from streamer.errors import RecordError
 from streamer.ledger import Ledger
-from streamer.records import Classification, Envelope, Job, Record, Release, Result, Skip, TopicPartition
-from streamer.sinks.memory import MemorySink
+from streamer.records import Envelope, Record, Result, TopicPartition
 from streamer.sizing import TokenBudget
 from streamer.sources.memory import MemoryLog, MemorySource
-from streamer.state.memory import MemoryDeadLetters, MemoryDeduplicator
+from streamer.state.memory import MemoryDeduplicator
 from streamer.window import Window
 from streamer.worker import InlineWorker, ThreadWorker
+from tests.engine.parts import Claims, Clock, Index, PromptSink, Scorer
 
 TOPIC = "texts.in"
 DECODER = Decoder("json", ["header", "field", "coordinate"], 512 * 1024)
@@ -31,156 +30,10 @@ POINTS = [
 ]
 
 
-class Crash(BaseException):
-    """The process is gone. No `except Exception` may catch it."""
-
-
 class Written(Result, frozen=True, gc=False):
     """A result as its reader sees it; `meta` may hold what Python cannot."""
 
     meta: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class Clock:
-    """Moves when somebody waits, and a little whenever it is read, so that no loop can stand still in it."""
-
-    TICK = 1e-4
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.waited = 0.0
-
-    def __call__(self) -> float:
-        self.now += self.TICK
-        return self.now
-
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-        self.waited += seconds
-
-
-class Scorer:
-    """A model: the label is the text's first word. `poison` breaks its batch, `refused` only itself."""
-
-    name, revision = "scorer", "1"
-
-    def __init__(self, hook: Callable[[str], None]) -> None:
-        self.hook = hook
-        self.calls: list[int] = []
-        self.memory = 10**9  # tokens of the largest batch that fits
-
-    def encode(self, texts: Sequence[str]) -> list[tuple[int, Any]]:
-        self.hook("encode:before")
-        self.hook("encode:inside")
-        encoded: list[tuple[int, Any]] = [(len(text.split()), text) for text in texts]
-        self.hook("encode:after")
-        return encoded
-
-    def infer(self, jobs: Sequence[Job]) -> list[Classification | Exception]:
-        self.hook("infer:before")
-        self.calls.append(len(jobs))
-        if len(jobs) * max(job.tokens for job in jobs) > self.memory:
-            raise OutOfMemory(f"{len(jobs)} texts")
-        if any("poison" in job.text for job in jobs):
-            raise ValueError("a text made the batch raise")
-        self.hook("infer:inside")
-        values = [self.score(job.encoded) for job in jobs]
-        self.hook("infer:after")
-        return values
-
-    @staticmethod
-    def score(text: str) -> Classification | Exception:
-        if "refused" in text:
-            return RecordError("refused", "the model does not take it")
-        label = text.split(maxsplit=1)[0]
-        return Classification(label, 1.0, {label: 1.0})
-
-
-class Claims(MemoryDeduplicator):
-    """In memory, with hooks. `shared` is the memory, which outlives the process."""
-
-    def __init__(self, shared: MemoryDeduplicator, hook: Callable[[str], None]) -> None:
-        self.claims, self.written = shared.claims, shared.written
-        self.hook = hook
-
-    def claim(self, jobs: Sequence[Job]) -> list[str | None]:
-        self.hook("claim:before")
-        super().claim(jobs[: len(jobs) // 2])
-        self.hook("claim:inside")
-        verdicts = super().claim(jobs)
-        self.hook("claim:after")
-        return verdicts
-
-    def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
-        self.hook("mark:before")
-        super().mark(dict(list(offsets.items())[: len(offsets) // 2]))
-        self.hook("mark:inside")
-        super().mark(offsets)
-        self.hook("mark:after")
-
-    def give_back(self, jobs: Iterable[Job]) -> None:
-        self.hook("give_back:before")
-        super().give_back(jobs)
-
-
-class Index(MemoryDeadLetters):
-    def __init__(self, hook: Callable[[str], None]) -> None:
-        super().__init__()
-        self.hook = hook
-
-    def add(self, jobs: Sequence[Job]) -> None:
-        self.hook("index:before")
-        super().add(jobs)
-
-
-class PromptSink(MemorySink):
-    """Written when published, acknowledged later: a crash leaves records that nobody knows of."""
-
-    hook: Callable[[str], None]
-
-    def publish(self, release: Release) -> None:
-        self.hook("publish:before")
-        half = Release(release.jobs[: len(release.jobs) // 2], {}, 0)
-        try:
-            self.hook("publish:inside")
-        except Crash:
-            super().publish(half)
-            raise
-        super().publish(release)
-        self.hook("publish:after")
-
-
-class LateSink(PromptSink):
-    """Written when acknowledged, `rate` messages a poll: a crash loses what was not. As the Kafka sink does,
-    it forgets what it still holds of a partition that is gone."""
-
-    rate = 10**9
-
-    def __init__(self, encode: Callable[[Job], Envelope], *, wait: Callable[[float], None]) -> None:
-        super().__init__(encode, wait=wait)
-        self.held: list[tuple[Release, Job]] = []
-
-    def publish(self, release: Release) -> None:
-        self.hook("publish:before")
-        self.hook("publish:inside")
-        waiting = [(release, job) for job in release.jobs if not isinstance(job.settled, Skip)]
-        release.unacknowledged += len(waiting)
-        self.held += waiting
-        self.hook("publish:after")
-
-    def poll(self, timeout: float) -> None:
-        closed = [(release, job) for release, job in self.held if job.lane.closed]
-        for release, job in closed:
-            job.settled = Skip("revoked")
-            release.unacknowledged -= 1
-        self.held = [(release, job) for release, job in self.held if not isinstance(job.settled, Skip)]
-        if self.hold or not self.held:
-            self._wait(timeout)
-            return
-        ready, self.held = self.held[: self.rate], self.held[self.rate :]
-        for release, job in ready:
-            super(PromptSink, self).publish(Release([job], {}, 0))
-            release.unacknowledged -= 1
 
 
 class WatchedSource(MemorySource):

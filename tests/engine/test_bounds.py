@@ -6,8 +6,8 @@ import pytest
 
 from streamer.engine import Limits
 from streamer.records import TopicPartition
-from tests.engine.rig import LateSink, PromptSink, Rig
-from tests.engine.test_failures import away, hung
+from tests.engine.parts import HungWorker, LateSink, PromptSink, away
+from tests.engine.rig import Rig
 
 FIRST, SECOND = TopicPartition("texts.in", 0), TopicPartition("texts.in", 1)
 
@@ -109,7 +109,7 @@ def test_a_drain_with_a_sink_that_does_not_acknowledge_ends_in_time_and_commits_
 
 def test_a_drain_ends_in_time_when_the_device_does_not() -> None:
     rig = Rig(limits=Limits(drain=3.0, revoke=0.5, hang=60.0))
-    rig.worker = lambda scorer: hung(rig)
+    rig.worker = lambda scorer: HungWorker(scorer, rig.clock)
     rig.restart()
     rig.send("good")
     rig.steps(50)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.engine.accounts import check_accounts
-from tests.engine.rig import POINTS, Crash, LateSink, PromptSink, Rig
+from tests.engine.parts import Crash, LateSink, PromptSink
+from tests.engine.rig import POINTS, Rig
 
 # Between these two a record is in the results and nobody knows: there alone may it be written twice.
 WRITTEN_UNMARKED = {"publish:inside", "publish:after", "mark:before", "mark:inside"}

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable
-
 import pytest
 
-from streamer.errors import DeviceError, FatalError, OutOfMemory, TransientError
-from streamer.records import Batch, Outcome, TopicPartition
-from streamer.worker import InlineWorker
-from tests.engine.rig import PromptSink, Rig
-
-
-def away(point: str, times: int, error: type[Exception] = TransientError) -> Callable[[str], None]:
-    """A hook that raises the first `times` times that the line comes to `point`."""
-    left = Counter({point: times})
-
-    def hook(at: str) -> None:
-        if left[at] > 0:
-            left[at] -= 1
-            raise error("away")
-
-    return hook
+from tests.engine.parts import away
+from tests.engine.rig import Rig
 
 
 def filled(count: int, **options: int) -> Rig:
@@ -209,114 +192,3 @@ def test_marks_come_after_publication_and_before_the_commit() -> None:
     rig.on = look
     rig.run()
     assert marked and rig.log.committed == rig.ends
-
-
-# -- the end of the process: nothing is committed --------------------------------------------------------
-
-
-class ShortWorker(InlineWorker):
-    """A broken device: one value too few."""
-
-    def collect(self, timeout: float) -> list[Outcome]:
-        outcomes = super().collect(timeout)
-        for outcome in outcomes:
-            outcome.values = outcome.values[:-1]
-        return outcomes
-
-
-class HungWorker(InlineWorker):
-    """A device that took a batch and says nothing."""
-
-    rig: Rig
-    batches: deque[Batch]
-
-    @property
-    def in_flight(self) -> int:
-        return len(self.batches)
-
-    @property
-    def room(self) -> int:
-        return 2 - len(self.batches)
-
-    def offer(self, batch: Batch) -> None:
-        self.since = self.rig.clock()
-        self.batches.append(batch)
-
-    def busy_for(self) -> float:
-        return self.rig.clock() - self.since if self.batches else 0.0
-
-    def collect(self, timeout: float) -> list[Outcome]:
-        self.rig.clock.wait(timeout)
-        return []
-
-
-def hung(rig: Rig) -> HungWorker:
-    worker = HungWorker(rig.scorer)
-    worker.rig, worker.batches = rig, deque()
-    return worker
-
-
-def ends_with_device_error(rig: Rig) -> None:
-    with pytest.raises(DeviceError) as stopped:
-        rig.run()
-    assert stopped.value.exit_code == 6
-    rig.engine.close()
-    assert rig.committed == {} and not rig.results
-
-
-def test_a_wrong_number_of_outputs_stops_everything() -> None:
-    rig = Rig()
-    rig.worker = ShortWorker
-    rig.restart()
-    for _ in range(10):
-        rig.send("good")
-    ends_with_device_error(rig)
-
-
-def test_a_device_that_hangs_stops_everything_in_time() -> None:
-    rig = Rig()
-    rig.worker = lambda scorer: hung(rig)
-    rig.restart()
-    for _ in range(10):
-        rig.send("good")
-    ends_with_device_error(rig)
-    assert 5.0 <= rig.clock.now < 6.5
-
-
-@pytest.mark.parametrize("error", [FatalError, DeviceError])
-def test_an_error_that_nothing_would_mend_stops_everything(error: type[FatalError]) -> None:
-    rig = filled(10)
-    rig.on = away("infer:before", 1, error)
-    with pytest.raises(error):
-        rig.run()
-    rig.engine.close()
-    assert rig.committed == {} and not rig.dead_letters
-
-
-@pytest.mark.parametrize("error", [FatalError, DeviceError])
-def test_a_tokenizer_that_is_broken_buries_nothing(error: type[Exception]) -> None:
-    rig = filled(10)
-    rig.on = away("encode:before", 1, error)
-    with pytest.raises(error):
-        rig.run()
-    rig.engine.close()
-    assert not rig.dead_letters and rig.committed == {}
-
-
-def test_out_of_memory_of_the_last_batch_in_a_drain_commits_nothing_of_it() -> None:
-    rig = filled(4)
-    rig.on = away("infer:before", 1, OutOfMemory)
-    rig.engine.intake()
-    rig.clock.wait(1.0)
-    rig.engine.dispatch()
-    rig.engine.drain()
-    assert rig.log.committed.get(TopicPartition("texts.in", 0), 0) == len(rig.results)
-
-
-def test_a_dead_letter_that_cannot_be_written_holds_the_commit_to_the_end() -> None:
-    rig = Rig(sink=PromptSink)
-    rig.send("refused")
-    rig.sink.hold = True
-    rig.steps(50)
-    rig.engine.drain()
-    assert rig.committed == {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests import corpus
-from tests.engine.rig import LateSink, PromptSink, Rig, headers
+from tests.engine.parts import LateSink, PromptSink
+from tests.engine.rig import Rig, headers
 
 
 @pytest.mark.parametrize("sink", [PromptSink, LateSink])

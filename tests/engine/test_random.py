@@ -9,7 +9,8 @@ import pytest
 from streamer.errors import TransientError
 from streamer.records import TopicPartition
 from tests.engine.accounts import check_accounts
-from tests.engine.rig import Crash, LateSink, PromptSink, Rig, WatchedSource
+from tests.engine.parts import Crash, LateSink, PromptSink
+from tests.engine.rig import Rig, WatchedSource
 
 RECORDS = 1200
 PARTITIONS = 4

@@ -9,9 +9,9 @@ import pytest
 from streamer.errors import DeviceError, TransientError
 from streamer.worker import ThreadWorker
 from tests.engine.accounts import check_accounts
+from tests.engine.parts import away
 from tests.engine.rig import Rig
 from tests.engine.test_crashes import mixed
-from tests.engine.test_failures import away
 
 
 def threaded(rig: Rig, threads: int = 1) -> Rig:

@@ -56,8 +56,14 @@ class Scripted:
         self.commits: list[tuple[dict[TopicPartition, int], bool]] = []
 
     def poll(self, timeout: float) -> Message | None:
-        found = self.consume(1, timeout)
-        return found[0] if found else None
+        """One entry of the script: a message, or a call."""
+        if not self.queue:
+            return None
+        next_one = self.queue.pop(0)
+        if isinstance(next_one, Message):
+            return next_one
+        next_one()
+        return None
 
     def consume(self, count: int, timeout: float) -> list[Message]:
         found: list[Message] = []
@@ -96,6 +102,10 @@ class Rig:
 
     def lose(self, partition: int = 0) -> None:
         self.source._on_lost(self.consumer, [Position("texts.in", partition)])  # type: ignore[arg-type]
+
+    def answer(self, offset: int, error: KafkaError | None = None) -> None:
+        """The broker's word on a commit of the first partition."""
+        self.source._on_commit(error, [Position("texts.in", 0, offset)])
 
     def poll(self) -> list[int]:
         return [record.offset for record in self.source.poll(100, 0.0)]
@@ -148,7 +158,7 @@ def test_a_partition_that_goes_takes_its_end_and_its_offsets_along(rig: Rig) -> 
     rig.consumer.queue = [end(0)]
     rig.poll()
     rig.source.commit({FIRST: 5})
-    rig.revoke()
+    rig.lose()
     assert rig.source.ends() == {}
     rig.assign()
     rig.source.flush(1.0)
@@ -165,7 +175,7 @@ def test_commits_carry_the_newest_offset_and_one_is_under_way_at_a_time(rig: Rig
     rig.now = 20.0
     rig.poll()
     assert len(rig.consumer.commits) == 1
-    rig.source._on_commit(None, [Position("texts.in", 0, 6)])
+    rig.answer(6)
     rig.poll()
     assert rig.consumer.commits[1:] == [({FIRST: 7}, True)]
 
@@ -174,12 +184,12 @@ def test_a_commit_that_failed_is_tried_again_unless_a_newer_one_waits(rig: Rig) 
     rig.now = 10.0
     rig.source.commit({FIRST: 5})
     rig.poll()
-    rig.source._on_commit(KafkaError(KafkaError._TRANSPORT), [])
+    rig.answer(5, KafkaError(KafkaError._TRANSPORT))
     rig.now = 20.0
     rig.poll()
     assert rig.consumer.commits[1:] == [({FIRST: 5}, True)]
     rig.source.commit({FIRST: 9})
-    rig.source._on_commit(KafkaError(KafkaError._TRANSPORT), [])
+    rig.answer(5, KafkaError(KafkaError._TRANSPORT))
     rig.now = 30.0
     rig.poll()
     assert rig.consumer.commits[2:] == [({FIRST: 9}, True)]
@@ -190,29 +200,49 @@ def test_a_commit_that_the_group_refuses_is_given_up(rig: Rig, code: int) -> Non
     rig.now = 10.0
     rig.source.commit({FIRST: 5})
     rig.poll()
-    rig.source._on_commit(KafkaError(code), [])
+    rig.answer(5, KafkaError(code))
     rig.now = 20.0
     rig.poll()
     assert len(rig.consumer.commits) == 1
 
 
-def test_a_flush_sends_what_is_under_way_too(rig: Rig) -> None:
+def test_a_flush_waits_for_the_answers(rig: Rig) -> None:
     rig.now = 10.0
     rig.source.commit({FIRST: 5})
     rig.poll()
+    rig.source.commit({FIRST: 6})
+    rig.consumer.queue = [lambda: rig.answer(5), lambda: rig.answer(6), Message(7)]
     rig.source.flush(1.0)
-    assert rig.consumer.commits[-1] == ({FIRST: 5}, False)
+    assert rig.consumer.commits == [({FIRST: 5}, True), ({FIRST: 6}, True)]
+    assert len(rig.consumer.queue) == 1, "and no longer"
 
 
-def test_a_flush_that_fails_says_so(rig: Rig) -> None:
-    class Refused:
-        topic, partition, offset = "texts.in", 0, 5
-        error = KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
+def test_a_flush_without_an_answer_ends_at_its_deadline(rig: Rig) -> None:
+    def pass_time() -> None:
+        rig.now += 0.4
 
-    rig.consumer.commit = lambda offsets, asynchronous: [Refused()]  # type: ignore[method-assign, list-item]
     rig.source.commit({FIRST: 5})
+    rig.consumer.queue = [pass_time] * 5
     with pytest.raises(TransientError):
         rig.source.flush(1.0)
+    assert len(rig.consumer.queue) == 2
+
+
+def test_a_flush_that_is_refused_says_so(rig: Rig) -> None:
+    rig.source.commit({FIRST: 5})
+    rig.consumer.queue = [lambda: rig.answer(5, KafkaError(KafkaError.REBALANCE_IN_PROGRESS))]
+    with pytest.raises(TransientError):
+        rig.source.flush(1.0)
+
+
+def test_what_is_settled_while_a_partition_goes_is_committed_before_it_is_gone(rig: Rig) -> None:
+    rig.listener.on = lambda event, partitions: rig.source.commit({FIRST: 5})
+    rig.revoke()
+    assert rig.consumer.commits == [({FIRST: 5}, True)]
+    rig.answer(5, KafkaError(KafkaError._TRANSPORT))
+    rig.now = 20.0
+    rig.poll()
+    assert len(rig.consumer.commits) == 1, "nor is it tried again: the partition is another's"
 
 
 def test_what_nothing_would_mend_ends_it(rig: Rig) -> None:
