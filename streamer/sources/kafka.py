@@ -14,6 +14,7 @@ What shapes this file, all of it measured on librdkafka 2.16:
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -46,6 +47,7 @@ REQUIRED: dict[str, Any] = {
     "enable.partition.eof": True,
 }
 COMMIT_INTERVAL = 0.1  # seconds between asynchronous commits
+GOODBYE = 5.0  # seconds for leaving the group
 
 # The group has moved on without this member: what it could not commit will be read again.
 READ_AGAIN = {
@@ -159,7 +161,12 @@ class KafkaSource:
             raise TransientError("the broker did not take the last commit")
 
     def close(self) -> None:
-        self._consumer.close()
+        """Leave the group. A broker that is frozen would hold that up without end: then go without a word."""
+        leaving = threading.Thread(target=self._consumer.close, name="leaving", daemon=True)
+        leaving.start()
+        leaving.join(GOODBYE)
+        if leaving.is_alive():
+            log.warning("the broker does not answer; left the group without a word")
 
     def _take(self, max_records: int, timeout: float) -> list[Message]:
         first = self._consumer.poll(timeout)
