@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+# What the device computes on for a batch, in tokens: of (texts, their tokens, tokens of the longest).
+Cost = Callable[[int, int, int], int]
+
 # The share of the device's best rate at which a larger batch stops paying.
 KNEE = 0.95
 # What a measurement keeps of its weight when the next one comes: half is gone after 35 batches.
@@ -15,8 +20,13 @@ FLOOR = 512
 RECOVERY = 0.01
 
 
+def padded(texts: int, tokens: int, longest: int) -> int:
+    """The cost for a model that wants all texts of a batch as long as its longest."""
+    return texts * longest
+
+
 class TokenBudget:
-    """The largest batch worth offering: `max_texts` texts and `tokens` padded tokens.
+    """The largest batch worth offering: `max_texts` texts, and `tokens` that the device computes on.
 
     The time of a batch is fitted as `t = t0 + tokens / R` by least squares over exponentially weighted
     measurements. The device reaches the share K of its rate R at `K / (1 - K) * t0 * R` tokens: that is the
@@ -25,19 +35,27 @@ class TokenBudget:
     """
 
     def __init__(
-        self, *, max_texts: int, max_tokens: int, max_latency: float, adaptive: bool, initial: int = 4096
+        self,
+        *,
+        max_texts: int,
+        max_tokens: int,
+        max_latency: float,
+        adaptive: bool,
+        initial: int = 4096,
+        cost: Cost = padded,
     ) -> None:
         self.max_texts = max_texts
         self.max_tokens = max_tokens
         self.max_latency = max_latency
         self.adaptive = adaptive
+        self.cost = cost
         self.tokens = min(initial, max_tokens) if adaptive else max_tokens
         self._memory = float(max_tokens)
         # Weighted sums over the measurements: of 1, x, y, x*x and x*y, with x in tokens and y in seconds.
         self._n = self._x = self._y = self._xx = self._xy = 0.0
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Learn from a batch of `tokens` padded tokens that took `seconds`."""
+        """Learn from a batch of `tokens` tokens that took `seconds`."""
         self._memory = min(self.max_tokens, self._memory * (1 + RECOVERY))
         keep = FORGETTING
         self._n = self._n * keep + 1

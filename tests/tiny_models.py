@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -114,6 +115,36 @@ def save_roberta(folder: Path, positions: int = 66) -> Path:
         **_SIZES,
     )
     return _save(folder, tokenizer, RobertaForSequenceClassification, config)
+
+
+def save_family(folder: Path, family: str, **settings: Any) -> Path:
+    """A classifier of any family, such as "Albert", with the vocabulary of `save_bert` and 160 positions.
+
+    The families that are like RoBERTa count their positions from `pad_token_id + 1`.
+    """
+    wordpiece = _wordpiece()
+    kept = ["input_ids", "attention_mask"]
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=wordpiece.backend_tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_input_names=kept,
+    )
+    config = getattr(transformers, f"{family}Config")(
+        **{
+            "vocab_size": len(wordpiece),
+            "max_position_embeddings": 162,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            **_SMALL,
+            **_SIZES,
+            **settings,
+        }
+    )
+    return _save(folder, tokenizer, getattr(transformers, f"{family}ForSequenceClassification"), config)
 
 
 def jobs_of(backend: TorchBackend, texts: Iterable[str]) -> list[Job]:

@@ -37,6 +37,10 @@ class FakeBackend:
         """A token for every two characters: between Chinese (one) and English (four)."""
         return [(len(text) // 2 or 1, None) for text in texts]
 
+    def cost(self, texts: int, tokens: int, longest: int) -> int:
+        """It sleeps for tokens, and knows no padding."""
+        return tokens
+
     def infer(self, jobs: Sequence[Job]) -> list[Classification | Exception]:
         """Positive when the text's length is odd. Every job of a label shares one value."""
         seconds = self.seconds(jobs)

@@ -10,7 +10,7 @@ import torch
 
 from streamer.backends.torch import TorchBackend
 from streamer.errors import OutOfMemory, StartupError
-from tests.tiny_models import TEXTS, classify, jobs_of, save_bert, save_roberta
+from tests.tiny_models import TEXTS, classify, jobs_of, save_bert, save_family, save_roberta
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,6 +52,29 @@ def test_auto_is_bf16_with_a_float32_head(folder: Path) -> None:
     expected = classify(TorchBackend.load(str(folder), device="cpu", precision="fp32"), TEXTS)
     for value, reference in zip(classify(backend, TEXTS), expected, strict=True):
         assert value.scores == pytest.approx(reference.scores, abs=0.1)
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False),
+    reason="this device multiplies no bf16",
+)
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "ModernBert"])
+def test_half_precision_runs_without_padding(tmp_path: Path, family: str) -> None:
+    """Heads of 32 features, which the kernel of CUDA takes; a window shorter than the texts."""
+    sizes = {"hidden_size": 128, "initializer_range": 0.1}
+    local = {"num_hidden_layers": 4, "local_attention": 8} if family == "ModernBert" else {}
+    save_family(tmp_path, family, **sizes, **local)
+    backend = TorchBackend.load(str(tmp_path), device="cuda", precision="bf16")
+    assert backend.describe()["attention"] == "packed"
+    expected = classify(TorchBackend.load(str(tmp_path), device="cpu", precision="fp32"), TEXTS)
+    for value, reference in zip(classify(backend, TEXTS), expected, strict=True):
+        assert value.scores == pytest.approx(reference.scores, abs=0.1)
+
+
+def test_fp32_is_padded_and_says_why(folder: Path) -> None:
+    described = TorchBackend.load(str(folder), device="cuda", precision="fp32").describe()
+    assert described["attention"] == "padded"
+    assert "multiplies bf16 and fp16, not torch.float32" in described["attention_reason"]
 
 
 def test_warm_up_runs_on_the_device(folder: Path) -> None:

@@ -148,8 +148,10 @@ def test_bf16_keeps_the_head_in_float32_and_the_labels(family: Path) -> None:
     exact = classify(TorchBackend.load(str(family), device="cpu", precision="fp32"), TEXTS)
     backend = TorchBackend.load(str(family), device="cpu", precision="bf16")
     assert backend.describe()["precision"] == "bf16"
-    assert backend._model.classifier is not None
-    assert {parameter.dtype for parameter in backend._model.classifier.parameters()} == {torch.float32}
+    dtypes = {name: parameter.dtype for name, parameter in backend._model.named_parameters()}
+    head = {name for name in dtypes if "classifier" in name or "pooler" in name}
+    assert {dtypes.pop(name) for name in head} == {torch.float32}
+    assert set(dtypes.values()) == {torch.bfloat16}
     for value, expected in zip(classify(backend, TEXTS), exact, strict=True):
         assert value.scores == pytest.approx(expected.scores, abs=0.1)
 
@@ -204,11 +206,11 @@ def test_an_output_that_is_not_a_number_is_the_error_of_its_text_alone(
 def test_the_devices_errors_are_told_apart(
     backend: TorchBackend, monkeypatch: pytest.MonkeyPatch, raised: Exception, meaning: type[StreamerError]
 ) -> None:
-    def fail(**_: Any) -> None:
+    def fail(rows: Any) -> None:
         raise raised
 
     jobs = jobs_of(backend, TEXTS)
-    monkeypatch.setattr(backend, "_model", fail)
+    monkeypatch.setattr(backend, "_forward", fail)
     with pytest.raises(meaning) as caught:
         backend.infer(jobs)
     longest = max(job.tokens for job in jobs)
@@ -221,7 +223,7 @@ def test_a_batch_that_the_cpu_cannot_hold_is_out_of_memory(
 ) -> None:
     """The real message of the real allocator, not one that this test made up."""
     jobs = jobs_of(backend, ["good"])
-    monkeypatch.setattr(backend, "_model", lambda **_: torch.empty(2**48, dtype=torch.float32))
+    monkeypatch.setattr(backend, "_forward", lambda _: torch.empty(2**48, dtype=torch.float32))
     with pytest.raises(OutOfMemory):
         backend.infer(jobs)
 
@@ -229,11 +231,11 @@ def test_a_batch_that_the_cpu_cannot_hold_is_out_of_memory(
 def test_an_error_about_the_data_stays_what_it_is(
     backend: TorchBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(**_: Any) -> None:
+    def fail(rows: Any) -> None:
         raise RuntimeError("shapes do not match")
 
     jobs = jobs_of(backend, ["good"])
-    monkeypatch.setattr(backend, "_model", fail)
+    monkeypatch.setattr(backend, "_forward", fail)
     with pytest.raises(RuntimeError, match=r"shapes do not match"):
         backend.infer(jobs)
 
@@ -279,4 +281,5 @@ def test_describe_names_what_was_loaded(backend: TorchBackend, bert: Path) -> No
         "precision": "fp32",
         "labels": ["negative", "neutral", "positive"],
         "max_length": 64,
+        "attention": "packed",
     }

@@ -13,8 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from streamer.backends.torch import devices
+from streamer.backends.torch.attention import Tokens
+from streamer.backends.torch.forward import Forward, Packed
 from streamer.backends.torch.loading import Encoder, load_encoder, load_model
 from streamer.backends.torch.location import Location, locate
+from streamer.backends.torch.selftest import choose_forward, confirm
 from streamer.errors import ConfigurationError, OutOfMemory, RecordError, StartupError
 from streamer.records import Classification, Job
 from streamer.tasks.classification import ClassificationTask
@@ -31,8 +34,6 @@ CHARACTERS_PER_TOKEN = 32
 # fill the allocator's cache.
 SHAPES = ((1, 0.0), (8, 0.0), (1, 1.0), (8, 0.25), (16, 1.0))
 
-Tokens = NDArray[np.int32]
-
 
 class TorchBackend:
     """A Hugging Face model with a fast tokenizer, on one device.
@@ -41,14 +42,16 @@ class TorchBackend:
     """
 
     def __init__(
-        self, location: Location, model: Any, encoder: Encoder, task: ClassificationTask, device: torch.device
+        self, location: Location, model: Any, forward: Forward, encoder: Encoder, task: ClassificationTask
     ) -> None:
-        """`model` is on `device` and in its precision already; see `load`."""
+        """`model` is on its device and in its precision already; see `load`."""
         self.name = location.name
         self.revision = location.revision
-        self.device = device
+        self.device: torch.device = model.device
+        self.cost = forward.cost
         self.max_length = encoder.max_length
         self._model = model
+        self._forward = forward
         self._encoder = encoder
         self._task = task
         self._characters = encoder.max_length * CHARACTERS_PER_TOKEN
@@ -79,12 +82,15 @@ class TorchBackend:
         location = locate(name, revision)
         model = load_model(location, TASKS[task].model_class)
         encoder = load_encoder(location, model, max_length)
+        forward = choose_forward(model, encoder)
         devices.set_precision(model, dtype)
         try:
             model.to(where)
         except (RuntimeError, MemoryError) as error:
             raise StartupError(f"'{name}' cannot be put on {where}: {_first_line(error)}") from error
-        return cls(location, model, encoder, TASKS[task].from_config(model.config), where)
+        if where.type == "cuda" and isinstance(forward, Packed):
+            forward = confirm(forward, model, encoder)
+        return cls(location, model, forward, encoder, TASKS[task].from_config(model.config))
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, Tokens]]:
         """For each text its number of tokens, special ones included, and their ids, int32 [tokens].
@@ -151,6 +157,8 @@ class TorchBackend:
             "parameters": sum(parameter.numel() for parameter in self._model.parameters()),
             "labels": list(self._task.labels),
             "max_length": self.max_length,
+            "attention": self._forward.attention,
+            **({} if self._forward.reason is None else {"attention_reason": self._forward.reason}),
         }
 
     def _cut(self, texts: Sequence[str]) -> list[str]:
@@ -158,9 +166,11 @@ class TorchBackend:
         return [text if len(text) <= limit else text[:limit] for text in texts]
 
     def _logits(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
-        """[texts, labels] of a padded batch, or what its failure means."""
+        """[texts, labels] of a batch, or what its failure means."""
         try:
-            return self._forward(rows)
+            with torch.inference_mode():
+                # The one wait of a batch.
+                return np.asarray(self._forward(rows).float().cpu().numpy())
         except (RuntimeError, MemoryError) as error:
             batch = f"{len(rows)} texts, the longest of {max(map(len, rows))} tokens"
             meaning = devices.translate(error, batch)
@@ -171,28 +181,6 @@ class TorchBackend:
         if isinstance(meaning, OutOfMemory):
             devices.release_memory(self.device)
         raise meaning
-
-    @torch.inference_mode()
-    def _forward(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
-        inputs = self._pad(rows).to(self.device, non_blocking=True)
-        arguments = {"input_ids": inputs[0], "attention_mask": inputs[1]}
-        if self._encoder.takes_type_ids:
-            arguments["token_type_ids"] = torch.zeros_like(inputs[0])
-        logits = self._model(**arguments).logits
-        # The one wait of a batch.
-        return np.asarray(logits.float().cpu().numpy())
-
-    def _pad(self, rows: Sequence[Tokens]) -> torch.Tensor:
-        """Ids and mask, int64 [2, texts, longest]; pinned where the copy to the device needs it."""
-        shape = (2, len(rows), max(map(len, rows)))
-        padded = torch.empty(shape, dtype=torch.int64, pin_memory=self.device.type == "cuda")
-        ids, mask = padded.numpy()
-        ids.fill(self._encoder.pad_id)
-        mask.fill(0)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)] = row
-            mask[number, : len(row)] = 1
-        return padded
 
 
 def _first_line(error: BaseException) -> str:

@@ -60,7 +60,7 @@ def _multiplies_bf16(device: torch.device) -> bool:
 
 
 def set_precision(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Convert the encoder and keep the head in float32: it costs nothing, and rounding shows there most.
+    """Convert the encoder, and keep pooler and head in float32: it costs nothing, and rounding shows there.
 
     A model without a `base_model` of its own is converted whole.
     """
@@ -70,10 +70,16 @@ def set_precision(model: torch.nn.Module, dtype: torch.dtype) -> None:
     if not isinstance(base, torch.nn.Module) or base is model:
         model.to(dtype)
         return
-    base.to(dtype)
-    for part in model.children():
-        if part is not base:
-            part.register_forward_pre_hook(_in_float32, with_kwargs=True)
+    head = [part for part in model.children() if part is not base]
+    if isinstance(pooler := getattr(base, "pooler", None), torch.nn.Module):
+        head.append(pooler)
+    exact = {id(parameter) for part in head for parameter in part.parameters()}
+    for parameter in base.parameters():
+        # Not buffers: rounded, the frequencies of rotary positions are those of other positions.
+        if parameter.is_floating_point() and id(parameter) not in exact:
+            parameter.data = parameter.data.to(dtype)
+    for part in head:
+        part.register_forward_pre_hook(_in_float32, with_kwargs=True)
 
 
 def _in_float32(

@@ -38,7 +38,7 @@ def load_model(location: Location, model_class: str) -> Any:
     another kind of model.
     """
     name = location.name
-    with _refusal(f"'{name}' cannot be loaded"), _quiet():
+    with _refusal(f"'{name}' cannot be loaded"), quiet():
         config = transformers.AutoConfig.from_pretrained(
             location.folder, local_files_only=True, trust_remote_code=False
         )
@@ -74,7 +74,7 @@ def load_encoder(location: Location, model: Any, max_length: int | None) -> Enco
     model cannot take `max_length` tokens.
     """
     name = location.name
-    with _refusal(f"the tokenizer of '{name}' cannot be loaded"), _quiet():
+    with _refusal(f"the tokenizer of '{name}' cannot be loaded"), quiet():
         wrapper = transformers.AutoTokenizer.from_pretrained(
             location.folder, local_files_only=True, trust_remote_code=False, use_fast=True
         )
@@ -112,13 +112,21 @@ def load_encoder(location: Location, model: Any, max_length: int | None) -> Enco
 
 def positions(model: Any) -> int | None:
     """How many tokens the model has positions for; None when its positions are relative."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa and its kin count from padding_idx + 1.
-            offset = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - offset
+    table = position_embeddings(model)
+    if table is not None:
+        # RoBERTa and its kin count from padding_idx + 1.
+        offset = 0 if table.padding_idx is None else table.padding_idx + 1
+        return table.num_embeddings - offset
     most = getattr(model.config, "max_position_embeddings", None)
     return most if isinstance(most, int) and most > 0 else None
+
+
+def position_embeddings(model: Any) -> torch.nn.Embedding | None:
+    """The table of learned positions; None where they are not learned."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            return module
+    return None
 
 
 def _max_length(wrapper: Any, model: Any, wanted: int | None) -> int:
@@ -151,7 +159,7 @@ def _refusal(summary: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and load reports of transformers: what matters of them is in our errors."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)

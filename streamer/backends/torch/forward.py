@@ -1,0 +1,132 @@
+"""From the tokens of a batch to logits: without padding, or with. `selftest.py` chooses."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from streamer.backends.torch.attention import Packing, Tokens, pack
+from streamer.backends.torch.loading import Encoder, position_embeddings
+
+
+class Forward(Protocol):
+    """A model with its way to batch. `attention` names it; `reason` says why it is not packed, if so."""
+
+    @property
+    def attention(self) -> str: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+    def __call__(self, rows: Sequence[Tokens]) -> Tensor:
+        """Logits, [texts, labels] on the device, of the ids of texts, int32 [tokens] each."""
+
+    def cost(self, texts: int, tokens: int, longest: int) -> int:
+        """How many tokens the device computes on, see `Backend.cost`."""
+
+
+class Padded:
+    """All texts of a batch as long as its longest, which costs little when they are of like length."""
+
+    attention = "padded"
+
+    def __init__(self, model: Any, encoder: Encoder, reason: str | None = None) -> None:
+        """`model` has an attention of transformers' own."""
+        self.reason = reason
+        self._model = model
+        self._pad_id = encoder.pad_id
+        self._takes_type_ids = encoder.takes_type_ids
+
+    def __call__(self, rows: Sequence[Tokens]) -> Tensor:
+        inputs = self._pad(rows)
+        arguments = {"input_ids": inputs[0], "attention_mask": inputs[1]}
+        if self._takes_type_ids:
+            arguments["token_type_ids"] = torch.zeros_like(inputs[0])
+        logits: Tensor = self._model(**arguments).logits
+        return logits
+
+    def cost(self, texts: int, tokens: int, longest: int) -> int:
+        return texts * longest
+
+    def _pad(self, rows: Sequence[Tokens]) -> Tensor:
+        """Ids and mask, int64 [2, texts, longest]; pinned where the copy to the device needs it."""
+        device = self._model.device
+        shape = (2, len(rows), max(map(len, rows)))
+        padded = torch.empty(shape, dtype=torch.int64, pin_memory=device.type == "cuda")
+        ids, mask = padded.numpy()
+        ids.fill(self._pad_id)
+        mask.fill(0)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+            mask[number, : len(row)] = 1
+        return padded.to(device, non_blocking=True)
+
+
+class Packed:
+    """All texts of a batch on one row. The base model runs over it; then one vector a text goes to the head.
+
+    The head is the model's own code: a copy of the model in which the base does nothing but pool.
+    """
+
+    attention = "packed"
+    reason = None
+
+    def __init__(self, model: Any, *, mean: bool = False) -> None:
+        """`model` has the attention `PACKED`. A text's vector is its first token's, or the mean of all."""
+        self._model = model
+        self._base = model.base_model
+        self._mean = mean
+        self._takes_type_ids = "token_type_ids" in inspect.signature(self._base.forward).parameters
+        # The padding token that positions are counted around, for RoBERTa and its kin.
+        table = position_embeddings(self._base)
+        self._padding_index = None if table is None else table.padding_idx
+        self._head = copy.copy(model)
+        self._head._modules = {**model._modules, model.base_model_prefix: _Pooler(self._base)}
+
+    def __call__(self, rows: Sequence[Tokens]) -> Tensor:
+        return self.run(self.pack(rows))
+
+    def pack(self, rows: Sequence[Tokens]) -> Packing:
+        """The batch on the device."""
+        return pack(rows, self._model.device, self._padding_index)
+
+    def run(self, packing: Packing) -> Tensor:
+        """Logits, [texts, labels], of a batch that is on the device."""
+        arguments = {"input_ids": packing.ids, "position_ids": packing.positions, "packing": packing}
+        if self._takes_type_ids:
+            arguments["token_type_ids"] = torch.zeros_like(packing.ids)
+        states = self._base(**arguments).last_hidden_state.squeeze(0)
+        borders = packing.borders
+        if self._mean:
+            texts = states[: packing.tokens].float()
+            vectors = torch.segment_reduce(texts, "mean", lengths=borders.diff(), axis=0)
+        else:
+            vectors = states.index_select(0, borders[:-1]).float()
+        logits: Tensor = self._head(inputs_embeds=vectors.unsqueeze(1)).logits
+        return logits
+
+    def cost(self, texts: int, tokens: int, longest: int) -> int:
+        return tokens
+
+
+class _Pooler(torch.nn.Module):
+    """In the place of a base model: takes its last states, [texts, 1, width], and gives what it would."""
+
+    def __init__(self, base: torch.nn.Module) -> None:
+        super().__init__()
+        self.pooler = getattr(base, "pooler", None)
+        self.pooler_activation = getattr(base, "pooler_activation", None)
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPooling:
+        pooled = None
+        if self.pooler is not None and self.pooler_activation is not None:  # ALBERT: the pooler is a layer
+            pooled = self.pooler_activation(self.pooler(inputs_embeds[:, 0]))
+        elif self.pooler is not None:
+            pooled = self.pooler(inputs_embeds)
+        return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
