@@ -41,14 +41,16 @@ def producer(config: Config, own: Mapping[str, Any]) -> Producer:
     return _make(Producer, settings, "kafka.properties or kafka.producer")
 
 
-def observer(config: Config) -> Consumer:
+def observer(config: Config, *, eof: bool = False) -> Consumer:
     """A consumer that joins no group and commits nothing. Raises ConfigurationError."""
     from confluent_kafka import Consumer
 
     settings = kafka_settings(config, config.kafka.consumer)
     settings = {name: value for name, value in settings.items() if not name.startswith(MEMBERSHIP)}
     # librdkafka wants a group's name of every consumer; one that only assigns never tells the broker.
-    settings |= {"group.id": "streamer-observer", "enable.auto.commit": False, "enable.partition.eof": False}
+    settings |= {"group.id": "streamer-observer", "enable.auto.commit": False, "enable.partition.eof": eof}
+    # What a worker wrote in a transaction that was aborted is nobody's result.
+    settings |= {"isolation.level": "read_committed"}
     return _make(Consumer, settings, "kafka.properties or kafka.consumer")
 
 

@@ -6,11 +6,11 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamer.cli import clients
+from streamer.cli import clients, messages
 from streamer.cli.options import add_config, load_config, positive, seconds
 from streamer.codec import DEAD_LETTER_PREFIX
 from streamer.errors import StartupError
@@ -24,6 +24,7 @@ NAME = "tail"
 HELP = "show results as they come"
 WAIT = 0.2  # seconds a poll, so that Ctrl-C is served
 COLOURS = ("green", "red", "yellow", "cyan", "magenta", "blue")
+REPLAY_NOTE = f"{DEAD_LETTER_PREFIX}note"
 KNOWN = {"positive": "green", "negative": "red", "neutral": "yellow"}
 
 
@@ -94,7 +95,7 @@ class _Raw:
 
     def __call__(self, message: Message) -> None:
         value = message.value() or b"null"
-        line = msgspec.json.encode(_as_object(message)) if self._dead else value.replace(b"\n", b" ")
+        line = msgspec.json.encode(messages.as_object(message)) if self._dead else value.replace(b"\n", b" ")
         sys.stdout.buffer.write(line + b"\n")
         sys.stdout.buffer.flush()
 
@@ -120,21 +121,23 @@ class _Readable:
         try:
             result = self._decode(message.value() or b"")
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return Text(f"not a result: {_place(message)}", style="dim")
-        label = _printable(result.label)
+            return Text(f"not a result: {messages.place(message)}", style="dim")
+        label = messages.printable(result.label)
         colour = self._colours.setdefault(label, COLOURS[len(self._colours) % len(COLOURS)])
         source = result.source
         return Text.assemble(
             (f"{label:10}", colour),
-            f" {result.score:6.1%}  {_printable(result.id):24} ",
-            (f"{source.topic}[{source.partition}]@{source.offset} {_printable(result.model)}", "dim"),
+            f" {result.score:6.1%}  {messages.printable(result.id):24} ",
+            (f"{source.topic}[{source.partition}]@{source.offset} {messages.printable(result.model)}", "dim"),
         )
 
     def _dead_letter(self, message: Message) -> Text:
         from rich.text import Text
 
-        headers = _headers(message)
-        of = {name: _printable(headers.get(DEAD_LETTER_PREFIX + name) or "?") for name in _SHOWN}
+        headers = messages.headers(message)
+        if REPLAY_NOTE in headers:
+            return Text(f"a replay's note: {messages.place(message)}", style="dim")
+        of = {name: messages.printable(headers.get(DEAD_LETTER_PREFIX + name) or "?") for name in _SHOWN}
         return Text.assemble(
             (f"{of['reason']:16}", "red"),
             f" {of['stage']:9} {of['message']}  ",
@@ -143,37 +146,3 @@ class _Readable:
 
 
 _SHOWN = ("reason", "stage", "message", "topic", "partition", "offset")
-
-
-def _headers(message: Message) -> dict[str, str | None]:
-    pairs = message.headers() or []
-    return {
-        name: value.decode(errors="replace") if isinstance(value, bytes) else value
-        for name, value in (pairs.items() if isinstance(pairs, dict) else pairs)
-    }
-
-
-def _as_object(message: Message) -> dict[str, Any]:
-    return {
-        "partition": message.partition(),
-        "offset": message.offset(),
-        "timestamp": message.timestamp()[1],
-        "key": _text(message.key()),
-        "value": _text(message.value()),
-        "headers": _headers(message),
-    }
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode(errors="replace")
-
-
-def _place(message: Message) -> str:
-    return f"{message.topic()}[{message.partition()}]@{message.offset()}"
-
-
-def _printable(text: str) -> str:
-    """Data must not steer the terminal."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )

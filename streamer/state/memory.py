@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from streamer.records import DeadLetter, Job, Record, TopicPartition
+from msgspec.structs import replace
+
+from streamer.records import Job, Record, TopicPartition
+from streamer.state.entries import Audit, Entry, entries_of
 
 
 class MemoryDeduplicator:
@@ -14,8 +17,15 @@ class MemoryDeduplicator:
     def __init__(self) -> None:
         self.claims: dict[str, tuple[TopicPartition, int]] = {}
         self.written: dict[TopicPartition, int] = {}
+        self.left: dict[TopicPartition, int] = {}
+        self.starts: Counter[tuple[TopicPartition, int]] = Counter()
 
     def claim(self, jobs: Sequence[Job]) -> list[str | None]:
+        for job in jobs:
+            partition, offset = _coordinate(job.record)
+            job.suspect = self.claims.get(job.id) == (partition, offset)
+            if job.suspect and partition in self.left:
+                job.lane.survived = max(job.lane.survived, self.left.pop(partition))
         return [self._claim(job.id, *_coordinate(job.record)) for job in jobs]
 
     def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -26,6 +36,16 @@ class MemoryDeduplicator:
         for job in jobs:
             if self.claims.get(job.id) == _coordinate(job.record):
                 del self.claims[job.id]
+
+    def leave(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self.left |= offsets
+
+    def begin(self, job: Job) -> int:
+        self.starts[_coordinate(job.record)] += 1
+        return self.starts[_coordinate(job.record)]
+
+    def end(self, job: Job) -> None:
+        del self.starts[_coordinate(job.record)]
 
     def _claim(self, id: str, partition: TopicPartition, offset: int) -> str | None:
         holder = self.claims.get(id)
@@ -49,18 +69,71 @@ class NoDeduplication:
     def give_back(self, jobs: Iterable[Job]) -> None:
         """Nothing was claimed."""
 
+    def leave(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Nothing was claimed."""
+
+    def begin(self, job: Job) -> int:
+        """Nothing is remembered, so nothing is a suspect."""
+        return 1
+
+    def end(self, job: Job) -> None:
+        """Nothing was counted."""
+
 
 class MemoryDeadLetters:
-    """Counts by reason, since the start of the process."""
+    """The index of dead letters since the start of the process."""
 
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+    def __init__(self, limit: int = 1_000) -> None:
+        self._limit = limit
+        self._letters: dict[str, Entry] = {}
+        self._replayed: set[str] = set()
+        self._origins: dict[str, tuple[str, int]] = {}
+        self._audits: dict[str, Audit] = {}
+
+    def __len__(self) -> int:
+        return len(self._letters)
 
     def add(self, jobs: Sequence[Job]) -> None:
-        self._counts.update(job.settled.reason for job in jobs if isinstance(job.settled, DeadLetter))
+        self.put(entries_of(jobs))
+
+    def put(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self._letters[entry.key] = replace(entry, replayed=False, replays=0, origin="")
+            self._replayed.discard(entry.key)
+            if len(self._letters) > self._limit:
+                self.forget([min(self._letters.values(), key=_age).key])
+
+    def link(self, origins: Mapping[str, tuple[str, int]]) -> None:
+        self._origins |= origins
+
+    def mark_replayed(self, keys: Iterable[str]) -> None:
+        self._replayed |= self._letters.keys() & set(keys)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._letters.pop(key, None)
+            self._replayed.discard(key)
+
+    def clear(self) -> None:
+        self._letters, self._replayed, self._origins = {}, set(), {}
+
+    def entries(self) -> Iterator[Entry]:
+        for entry in sorted(self._letters.values(), key=_age, reverse=True):
+            origin, replays = self._origins.get(entry.key, ("", 0))
+            yield replace(entry, replayed=entry.key in self._replayed, origin=origin, replays=replays)
 
     def counts(self) -> dict[str, int]:
-        return dict(self._counts)
+        return dict(Counter(entry.reason for entry in self._letters.values()))
+
+    def record(self, audit: Audit) -> None:
+        self._audits[audit.name] = audit
+
+    def audits(self) -> list[Audit]:
+        return sorted(self._audits.values(), key=lambda audit: (audit.at, audit.name), reverse=True)
+
+
+def _age(entry: Entry) -> tuple[int, str]:
+    return entry.failed_at, entry.key
 
 
 def _coordinate(record: Record) -> tuple[TopicPartition, int]:

@@ -1,4 +1,4 @@
-"""Claims and the index of dead letters in Redis: one round trip a window.
+"""Claims in Redis: one round trip a window.
 
 The claim of an id is the coordinate of the record that came first with it. A plain `SET NX` loses records:
 after a lost reply, or a crash, the retry looks like a duplicate of itself. Here whoever asks with the same
@@ -16,19 +16,17 @@ written too. That makes the mark as cheap as the commit that it precedes.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Literal, TypeVar
 
-import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from streamer.errors import StartupError, TransientError
-from streamer.records import DeadLetter, Job, Record, TopicPartition
+from streamer.records import Job, Record, TopicPartition
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -36,7 +34,6 @@ T = TypeVar("T")
 OPERATION_TIMEOUT = 2.0  # seconds; retrying is the engine's business, which polls Kafka meanwhile
 CHUNK = 4000  # ids a call: Lua unpacks no more than about 8,000 values
 LONGEST_KEY = 40  # characters of an id kept as they are; beyond, 16 bytes of hash
-KEPT_PER_REASON = 20
 
 # KEYS: claims. ARGV: seconds to live, then for each claim its coordinate. Returns what each key held before:
 # nothing, or a coordinate; a key that comes twice in one call held what the first brought.
@@ -101,6 +98,8 @@ class RedisDeduplicator:
         self._client = client
         self._prefix = f"{prefix}id:"
         self._written = f"{prefix}written"
+        self._starts = f"{prefix}starts"
+        self._left = f"{prefix}left"
         self._ttl = ttl
         self._generations = generations
         self._on_outage = on_outage
@@ -135,7 +134,7 @@ class RedisDeduplicator:
         for (topic, partition), offset in offsets.items():
             args += [f"{self._generation(topic)}:{partition}", offset]
         try:
-            _transient(lambda: self._mark(keys=[self._written], args=args))
+            transient(lambda: self._mark(keys=[self._written], args=args))
         except TransientError as error:
             self._wait_or_log(error)
 
@@ -144,31 +143,60 @@ class RedisDeduplicator:
         claimed = [job for job in jobs if job.id]
         try:
             for keys, coordinates in self._chunks(claimed):
-                _transient(partial(self._give_back, keys=keys, args=coordinates))
+                transient(partial(self._give_back, keys=keys, args=coordinates))
         except TransientError as error:
             self._wait_or_log(error)
+
+    def leave(self, offsets: Mapping[TopicPartition, int]) -> None:
+        if offsets:
+            left: Any = {f"{self._generation(topic)}:{number}": at for (topic, number), at in offsets.items()}
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.hset(self._left, mapping=left)
+            pipeline.expire(self._left, self._ttl)
+            transient(pipeline.execute)
+
+    def begin(self, job: Job) -> int:
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hincrby(self._starts, self._coordinate(job.record), 1)
+        pipeline.expire(self._starts, self._ttl)
+        return int(transient(pipeline.execute)[0])
+
+    def end(self, job: Job) -> None:
+        transient(lambda: self._client.hdel(self._starts, self._coordinate(job.record)))
 
     def _claim_all(self, jobs: Sequence[Job]) -> list[str | None]:
         verdicts: list[str | None] = []
         again: list[int] = []
         for keys, coordinates in self._chunks(jobs):
-            held = _transient(partial(self._claim, keys=keys, args=[self._ttl, *coordinates]))
+            held = transient(partial(self._claim, keys=keys, args=[self._ttl, *coordinates]))
             for holder, coordinate in zip(held, coordinates, strict=True):
                 if holder == coordinate:
                     again.append(len(verdicts))
                 verdicts.append(None if holder is None or holder == coordinate else "duplicate")
         if again:
-            written = self._written_offsets()
+            written, left = self._offsets()
             for index in again:
-                record = jobs[index].record
-                field = b"%b:%d" % (self._generation(record.topic).encode(), record.partition)
-                if record.offset < int(written.get(field, -1)):
+                job = jobs[index]
+                field = self._field(job.record)
+                if job.record.offset < int(written.get(field, -1)):
                     verdicts[index] = "redelivered"
+                else:
+                    job.suspect = True
+                    job.lane.survived = max(job.lane.survived, int(left.get(field, -1)))
+            if taken := left.keys() & {self._field(jobs[index].record) for index in again}:
+                # From now on they are in our hands, and it is us that they may kill.
+                transient(lambda: self._client.hdel(self._left, *taken))
         return verdicts
 
-    def _written_offsets(self) -> dict[bytes, bytes]:
-        answer: Any = _transient(lambda: self._client.hgetall(self._written))
-        return dict(answer)
+    def _offsets(self) -> list[dict[bytes, bytes]]:
+        """What is written, and what was left in good order, by partition."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hgetall(self._written)
+        pipeline.hgetall(self._left)
+        return transient(pipeline.execute)
+
+    def _field(self, record: Record) -> bytes:
+        return b"%b:%d" % (self._generation(record.topic).encode(), record.partition)
 
     def _chunks(self, jobs: Sequence[Job]) -> Iterator[tuple[list[str], list[bytes]]]:
         for start in range(0, len(jobs), CHUNK):
@@ -192,45 +220,7 @@ class RedisDeduplicator:
         log.warning("claims are away, going on without them: %s", error)
 
 
-class RedisDeadLetters:
-    """Counts by reason, and the last few of each. Written after the topic; can be rebuilt from it."""
-
-    def __init__(self, client: redis.Redis, *, prefix: str) -> None:
-        self._client = client
-        self._prefix = prefix
-
-    def add(self, jobs: Sequence[Job]) -> None:
-        reasons = Counter(job.settled.reason for job in jobs if isinstance(job.settled, DeadLetter))
-        pipeline = self._client.pipeline(transaction=False)
-        for reason, count in reasons.items():
-            pipeline.hincrby(f"{self._prefix}counts", reason, count)
-        for job in jobs:
-            if isinstance(job.settled, DeadLetter):
-                pipeline.lpush(f"{self._prefix}last:{job.settled.reason}", _summary(job, job.settled))
-        for reason in reasons:
-            pipeline.ltrim(f"{self._prefix}last:{reason}", 0, KEPT_PER_REASON - 1)
-        _transient(pipeline.execute)
-
-    def counts(self) -> dict[str, int]:
-        """Dead letters by reason. Raises TransientError."""
-        counts = _transient(lambda: self._client.hgetall(f"{self._prefix}counts"))
-        return {str(reason, "utf-8"): int(count) for reason, count in counts.items()}  # type: ignore[arg-type]
-
-
-def _summary(job: Job, dead: DeadLetter) -> bytes:
-    record = job.record
-    return msgspec.json.encode(
-        {
-            "id": job.id,
-            "source": f"{record.topic}:{record.partition}:{record.offset}",
-            "message": dead.message,
-            "stage": dead.stage,
-            "failed_at": dead.failed_at,
-        }
-    )
-
-
-def _transient(call: Callable[[], T]) -> T:
+def transient(call: Callable[[], T]) -> T:
     """Whatever Redis refuses or fails to answer may pass: the caller waits, and nothing is committed."""
     try:
         return call()

@@ -8,11 +8,11 @@ import pytest
 import redis
 
 from streamer.errors import StartupError, TransientError
-from streamer.protocols import DeadLetterQueue, Deduplicator
+from streamer.protocols import Deduplicator
 from streamer.records import TopicPartition
-from streamer.state.memory import MemoryDeadLetters, MemoryDeduplicator, NoDeduplication
-from streamer.state.redis import RedisDeadLetters, RedisDeduplicator, connect
-from tests.contract.jobs import dead, job, scored
+from streamer.state.memory import MemoryDeduplicator, NoDeduplication
+from streamer.state.redis import RedisDeduplicator, connect
+from tests.contract.jobs import dead, job
 from tests.servers import RedisServer
 from tests.servers.process import free_port
 
@@ -228,37 +228,3 @@ def test_a_redis_that_is_full_is_waited_for(breakable_redis: RedisServer) -> Non
             claims.claim([job(0, id="a")])
         client.config_set("maxmemory", "0")
     assert claims.claim([job(0, id="a")]) == [GO_ON]
-
-
-# -- the index of dead letters ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["memory", "redis"])
-def test_the_index_counts_by_reason(kind: str, request: pytest.FixtureRequest) -> None:
-    index: MemoryDeadLetters | RedisDeadLetters = MemoryDeadLetters()
-    if kind == "redis":
-        index = RedisDeadLetters(connect(request.getfixturevalue("redis_url")), prefix="test:dead:")
-    queue: DeadLetterQueue = index
-    assert index.counts() == {}
-    queue.add([dead(job(0), "refused"), dead(job(1), "invalid_json"), scored(job(2))])
-    queue.add([dead(job(3), "refused")])
-    queue.add([])
-    assert index.counts() == {"refused": 2, "invalid_json": 1}
-
-
-def test_the_index_keeps_the_last_few_of_each_reason(redis_url: str) -> None:
-    index = RedisDeadLetters(connect(redis_url), prefix="test:dead:")
-    for start in range(0, 60, 15):
-        index.add([dead(job(number, id=f"id{number}")) for number in range(start, start + 15)])
-    with redis.Redis.from_url(redis_url) as client:
-        kept = client.lrange("test:dead:last:refused", 0, -1)
-        assert isinstance(kept, list) and len(kept) == 20
-        assert b"id59" in kept[0] and b"texts.in:0:59" in kept[0] and b"value" not in kept[0]
-
-
-def test_an_index_that_is_away_says_so() -> None:
-    index = RedisDeadLetters(connect(f"redis://127.0.0.1:{free_port()}/0"), prefix="test:dead:")
-    with pytest.raises(TransientError):
-        index.add([dead(job(0))])
-    with pytest.raises(TransientError):
-        index.counts()

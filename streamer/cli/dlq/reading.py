@@ -1,0 +1,107 @@
+"""Where the commands read: the index where it answers, else the topic, and they say which."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from streamer.cli import clients
+from streamer.codec import Decoder
+from streamer.deadletters.catalogue import Catalogue
+from streamer.deadletters.letters import read
+from streamer.deadletters.scan import Bounds, bounds, scan
+from streamer.errors import TransientError
+from streamer.redaction import without_credentials
+from streamer.settings import Config
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Message
+
+    from streamer.state.index import RedisDeadLetters
+
+Advance = Callable[[int], None]
+
+
+class Topic:
+    """The dead-letter topic, up to where it ended when it was opened."""
+
+    def __init__(self, consumer: Consumer, config: Config) -> None:
+        self.name = config.topics.dead_letters
+        self.bounds = bounds(consumer, self.name, clients.partitions_of(consumer, config, self.name))
+        self.decoder = decoder(config)
+        self._consumer = consumer
+
+    def messages(self, within: Mapping[int, Bounds] | None = None) -> Iterator[Message]:
+        """What lies within these bounds, or all of it, with a progress bar."""
+        within = self.bounds if within is None else within
+        total = sum(max(0, bound.high - bound.low) for bound in within.values())
+        with progress("reading", total) as advance:
+            yield from scan(self._consumer, self.name, within, advance)
+
+    def quiet(self, within: Mapping[int, Bounds]) -> Iterator[Message]:
+        """The same without a bar, for who has one already."""
+        return scan(self._consumer, self.name, within)
+
+    def catalogue(self) -> Catalogue:
+        found = Catalogue()
+        for message in self.messages():
+            found.add(read(message, self.decoder), message.partition() or 0)
+        return found
+
+
+@contextmanager
+def open_topic(config: Config) -> Iterator[Topic]:
+    """Raises StartupError when there is no broker or no topic."""
+    consumer = clients.observer(config, eof=True)
+    try:
+        yield Topic(consumer, config)
+    finally:
+        consumer.close()
+
+
+def decoder(config: Config) -> Decoder:
+    """As the worker has it: it finds the id by which a record was claimed."""
+    return Decoder(config.input.format, config.input.id_from, config.input.max_bytes)
+
+
+def open_index(config: Config) -> RedisDeadLetters | None:
+    """The index, or None, and why on standard error."""
+    if not config.deduplication.enabled:
+        say("there is no index without Redis (deduplication.enabled is false)")
+        return None
+    from streamer.state.index import RedisDeadLetters
+    from streamer.state.redis import connect
+
+    index = RedisDeadLetters(connect(config.redis.url), prefix=index_prefix(config))
+    try:
+        len(index)
+    except TransientError as error:
+        say(f"no index at {without_credentials(config.redis.url)} ({error.detail})")
+        return None
+    return index
+
+
+def index_prefix(config: Config) -> str:
+    return f"streamer:{config.kafka.group_id}:dead:"
+
+
+def say(line: str) -> None:
+    """Beside the output, which may be JSON."""
+    print(f"streamer: {line}", file=sys.stderr)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Advance]:
+    """Calls that draw how far it is; on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
