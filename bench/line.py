@@ -3,8 +3,8 @@
     python -m bench.line --texts reviews.csv.gz
 
 The stand-in sleeps 1 ms a batch and 20 us a text: at batches of 64 no more than 28,070 texts/s can come out.
-A second run with a model that costs nothing measures the host path alone. Claims are on, delivery is at
-least once, and Kafka, Redis and the worker share the machine.
+A second run with a model that costs nothing measures the host path alone. Claims are on, and Kafka, Redis and
+the worker share the machine. `--delivery at_least_once exactly_once` takes turns and compares the two.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +28,7 @@ BASE_MS, PER_TEXT_US = 1.0, 20.0
 CEILING = BATCH / (BASE_MS / 1e3 + BATCH * PER_TEXT_US / 1e6)
 DEVICE = {"base_ms": BASE_MS, "per_text_us": PER_TEXT_US, "per_token_us": 0.0}
 NO_DEVICE = {"base_ms": 0.0, "per_text_us": 0.0, "per_token_us": 0.0}
+CASES = {"line": DEVICE, "host path": NO_DEVICE}
 
 
 def main() -> None:
@@ -36,35 +38,43 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--claims", choices=("on", "off"), default="on")
+    parser.add_argument(
+        "--delivery", choices=("at_least_once", "exactly_once"), nargs="+", default=["at_least_once"]
+    )
     args = parser.parse_args()
 
     with servers.running(args) as where:
         source = create_topics(where.bootstrap_servers)
         count = publish(where.bootstrap_servers, source.input, read_texts(args.texts, args.records))
         print(f"{count} texts in {source.input}; the ceiling is {CEILING:,.0f} texts/s")
-        rates: dict[str, list[float]] = {"line": [], "host path": []}
+        rates: dict[tuple[str, str], list[float]] = {}
         for repeat in range(args.repeats):
-            for case, device in (("line", DEVICE), ("host path", NO_DEVICE)):
+            for delivery, (case, device) in product(args.delivery, CASES.items()):
                 topics = create_topics(where.bootstrap_servers)
                 topics = Topics(source.input, topics.output, topics.dead_letters)
-                report = run_streamer(where, topics, device, claims=args.claims == "on")
+                report = run_streamer(where, topics, device, delivery, claims=args.claims == "on")
                 found = measure(where.bootstrap_servers, topics)
                 check(found, count)
-                rates[case].append(found.per_second)
-                print(f"{repeat + 1} {case:10} {found.per_second:8,.0f} texts/s  {json.dumps(report)}")
-        line, host = median(rates["line"]), median(rates["host path"])
+                rates.setdefault((delivery, case), []).append(found.per_second)
+                said = f"{found.per_second:8,.0f} texts/s  {json.dumps(report)}"
+                print(f"{repeat + 1} {delivery:13} {case:9} {said}")
         print(f"medians of {args.repeats}:")
-        print(f"line:      {line:,.0f} texts/s, {line / CEILING:.0%} of the ceiling")
-        print(f"host path: {host:,.0f} records/s")
+        for (delivery, case), found_rates in rates.items():
+            middle = median(found_rates)
+            share = f", {middle / CEILING:.0%} of the ceiling" if case == "line" else ""
+            first = median(rates[args.delivery[0], case])
+            ratio = f", {middle / first:.2f} of {args.delivery[0]}" if delivery != args.delivery[0] else ""
+            print(f"{delivery:13} {case:9} {middle:8,.0f} texts/s{share}{ratio}")
 
 
 def run_streamer(
-    where: servers.Servers, topics: Topics, device: dict[str, float], *, claims: bool
+    where: servers.Servers, topics: Topics, device: dict[str, float], delivery: str, *, claims: bool
 ) -> dict[str, Any]:
     """Run a worker over the input until it is idle; its own report."""
     config = {
         "kafka": {"bootstrap_servers": where.bootstrap_servers, "group_id": f"bench-{time.time_ns()}"},
         "topics": {"input": topics.input, "output": topics.output, "dead_letters": topics.dead_letters},
+        "delivery": delivery,
         "redis": {"url": where.redis_url},
         "deduplication": {"enabled": claims},
         "batching": {"sizing": "fixed", "max_texts": BATCH, "max_tokens": 1_000_000},

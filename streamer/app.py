@@ -7,39 +7,32 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from streamer.cluster import Cluster, describe
 from streamer.codec import Decoder, encode
-from streamer.engine import Engine, Limits
-from streamer.errors import StartupError
+from streamer.engine import Engine
 from streamer.ledger import Ledger
-from streamer.protocols import Backend, DeadLetterQueue, Deduplicator
+from streamer.limits import Limits
+from streamer.protocols import Backend, DeadLetterQueue, Deduplicator, Sink
 from streamer.sizing import TokenBudget
 from streamer.window import Window
 from streamer.worker import ThreadWorker
 
 if TYPE_CHECKING:
     from streamer.config import Config
+    from streamer.sources.group import KafkaGroup
 
 log = logging.getLogger(__name__)
-
-BROKER_TIMEOUT = 10.0  # seconds for the broker's first answer
 
 
 def build(config: Config) -> Engine:
     """Connect everything and load the model. Raises StartupError or ConfigurationError."""
-    from streamer.sinks.kafka import KafkaSink
     from streamer.sources.kafka import KafkaSource
 
-    partitions, generations = describe_topics(config)
-    deduplicator, dead_letters = _state(config, generations)
+    topics, cluster = config.topics, describe_cluster(config)
+    deduplicator, dead_letters = _state(config, cluster.generations)
     backend = load_backend(config)
-    source = KafkaSource(config.topics.input, kafka_settings(config, config.kafka.consumer, group=True))
-    sink = KafkaSink(
-        kafka_settings(config, config.kafka.producer),
-        results=config.topics.output,
-        dead_letters=config.topics.dead_letters,
-        partitions=partitions,
-        encode=encode,
-    )
+    source = KafkaSource(topics.input, kafka_settings(config, config.kafka.consumer, group=True))
+    sink = _sink(config, source.group, cluster)
     window, batching, limits = config.window, config.batching, config.limits
     engine = Engine(
         source=source,
@@ -60,9 +53,18 @@ def build(config: Config) -> Engine:
             max_tokens=batching.max_tokens,
             max_latency=batching.max_latency_ms / 1000,
             adaptive=batching.sizing == "auto",
+            cost=backend.cost,
         ),
         ledger=Ledger(window.max_in_flight_bytes),
-        limits=Limits(drain=limits.drain_s, revoke=limits.revoke_s, hang=limits.hang_s),
+        limits=Limits(
+            drain=limits.drain_s,
+            revoke=limits.revoke_s,
+            hang=limits.hang_s,
+            max_attempts=limits.max_attempts,
+            dead_letter_share=limits.dead_letter_share,
+            dead_letters_in_a_row=limits.dead_letters_in_a_row,
+            dead_letters_counted=limits.dead_letters_counted,
+        ),
     )
     if config.ops.port is not None:
         from streamer.ops import OpsServer
@@ -95,6 +97,41 @@ def load_backend(config: Config) -> Backend:
     return backend
 
 
+def _sink(config: Config, group: KafkaGroup, cluster: Cluster) -> Sink:
+    settings = {"batch.size": cluster.batch_bytes} | kafka_settings(config, config.kafka.producer)
+    results, dead_letters = config.topics.output, config.topics.dead_letters
+    if config.delivery == "at_least_once":
+        from streamer.sinks.kafka import KafkaSink
+
+        return KafkaSink(
+            settings, results=results, dead_letters=dead_letters, partitions=cluster.partitions, encode=encode
+        )
+    from streamer.sinks.transactional import TransactionalSink
+
+    return TransactionalSink(
+        settings,
+        transactional_id=transactional_id(config),
+        group=group,
+        results=results,
+        dead_letters=dead_letters,
+        partitions=cluster.partitions,
+        encode=encode,
+        interval=config.kafka.transaction_interval_ms / 1000,
+    )
+
+
+def transactional_id(config: Config) -> str:
+    """The same after a restart of this worker, and no other worker's at the same time."""
+    slot = config.kafka.consumer.get("group.instance.id") or socket.gethostname()
+    return config.kafka.transactional_id or f"{config.kafka.group_id}.{slot}"
+
+
+def describe_cluster(config: Config) -> Cluster:
+    """What the broker says of the topics. Raises StartupError when it is away or a topic is missing."""
+    topics = config.topics
+    return describe(kafka_settings(config, {}), topics.input, [topics.output, topics.dead_letters])
+
+
 def kafka_settings(config: Config, own: Mapping[str, Any], *, group: bool = False) -> dict[str, Any]:
     """librdkafka's settings for a client: the shared ones, then its own."""
     settings = {
@@ -106,52 +143,13 @@ def kafka_settings(config: Config, own: Mapping[str, Any], *, group: bool = Fals
     return settings | {"group.id": config.kafka.group_id} if group else settings
 
 
-def describe_topics(config: Config) -> tuple[dict[str, int], dict[str, str]]:
-    """The number of partitions of each topic, and what tells the topic from others of its name.
-
-    Raises StartupError when the broker does not answer or a topic is missing.
-    """
-    from confluent_kafka import KafkaException, TopicCollection
-    from confluent_kafka.admin import AdminClient
-
-    needed = [config.topics.input, config.topics.output, config.topics.dead_letters]
-    settings = kafka_settings(config, {}) | {"error_cb": _ignore_until_timeout, "logger": log}
-    admin = AdminClient(settings)
-    try:
-        cluster = admin.list_topics(timeout=BROKER_TIMEOUT)
-    except KafkaException as error:
-        raise StartupError(
-            f"no Kafka broker answers at {config.kafka.bootstrap_servers} ({error.args[0].name()}): "
-            "check kafka.bootstrap_servers and kafka.properties"
-        ) from error
-    known = cluster.topics
-    missing = [name for name in needed if name not in known or not known[name].partitions]
-    if missing:
-        raise StartupError(f"no topic {', '.join(missing)}: create it with `streamer topics create`")
-    partitions = {name: len(known[name].partitions) for name in needed}
-    generations: dict[str, str] = {}
-    if cluster.controller_id not in cluster.brokers:
-        return partitions, generations  # librdkafka's in-process broker, which knows no topic ids
-    try:
-        futures = admin.describe_topics(
-            TopicCollection([config.topics.input]), request_timeout=BROKER_TIMEOUT
-        )
-        for name, future in futures.items():
-            # 12 of the 22 characters tell two topics apart, and every claim carries them.
-            generations[name] = str(future.result().topic_id)[:12]
-    except KafkaException as error:
-        log.warning(
-            "the broker tells no topic ids; claims would outlive a topic that is created anew: %s", error
-        )
-    return partitions, generations
-
-
 def _state(config: Config, generations: Mapping[str, str]) -> tuple[Deduplicator, DeadLetterQueue]:
     if not config.deduplication.enabled:
         from streamer.state.memory import MemoryDeadLetters, NoDeduplication
 
         return NoDeduplication(), MemoryDeadLetters()
-    from streamer.state.redis import RedisDeadLetters, RedisDeduplicator, connect
+    from streamer.state.index import RedisDeadLetters
+    from streamer.state.redis import RedisDeduplicator, connect
 
     client = connect(config.redis.url)
     prefix = f"streamer:{config.kafka.group_id}:"
@@ -164,8 +162,3 @@ def _state(config: Config, generations: Mapping[str, str]) -> tuple[Deduplicator
     )
     deduplicator.check()
     return deduplicator, RedisDeadLetters(client, prefix=f"{prefix}dead:")
-
-
-def _ignore_until_timeout(error: Any) -> None:
-    """What keeps the broker from answering is said once, when the time is up."""
-    log.debug("admin: %s", error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from streamer.backoff import Backoff
 from streamer.errors import TransientError
@@ -49,6 +49,7 @@ class Claims:
         if not self._waiting or not self._claiming.ready(self._clock()):
             return []
         jobs = [job for job in self._waiting if not job.lane.closed]
+        asked_before = self._claiming.failures > 0
         try:
             verdicts = self._deduplicator.claim(jobs)
         except TransientError as error:
@@ -59,10 +60,19 @@ class Claims:
         mine: list[Job] = []
         for job, verdict in zip(jobs, verdicts, strict=True):
             if verdict is None:
+                # A call whose answer was lost finds its own claims: nobody has died of them.
+                job.suspect = job.suspect and not asked_before
                 mine.append(job)
             else:
                 job.settled = Skip(verdict)
         return mine
+
+    def leave(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Say that what is unfinished below these offsets was left in good order: it killed nobody."""
+        try:
+            self._deduplicator.leave(offsets)
+        except TransientError as error:
+            log.warning("the next owner will infer what is left one by one: %s", error)
 
     def drop(self) -> None:
         """Forget the jobs that wait: they will be read again."""

@@ -50,6 +50,8 @@ class Decoder:
 
     def decode(self, record: Record) -> tuple[str, Text]:
         """The record's id and text. Raises RecordError with the reason that the dead letter will carry."""
+        if record.defect:
+            raise RecordError("invalid_headers", record.defect)
         value = record.value or b""
         if len(value) > self._max_bytes:
             raise RecordError("too_large", f"{len(value)} bytes; the limit is {self._max_bytes}")
@@ -81,13 +83,15 @@ class Decoder:
 def encode(job: Job) -> Envelope:
     """The message for a settled job: its result, or, when it is dead, the record as it came.
 
-    Key, headers and with them the trace context pass through. Headers with the prefix `dlq.` are ours alone:
-    what came in under it is dropped.
+    Key, headers and with them the trace context pass through; `dedup: skipped` is added when deduplication
+    was away and not waited for. Headers with the prefix `dlq.` are ours alone: what comes in is dropped.
     """
     record, settled = job.record, job.settled
     headers = record.headers
     if headers and any(name.startswith(DEAD_LETTER_PREFIX) for name, _ in headers):
         headers = [header for header in headers if not header[0].startswith(DEAD_LETTER_PREFIX)]
+    if job.unclaimed:
+        headers = [*headers, ("dedup", b"skipped")]
     if isinstance(settled, DeadLetter):
         headers = [*headers, *_dead_letter_headers(record, settled)]
         return Envelope(record.key, record.value, headers, record.timestamp)

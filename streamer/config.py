@@ -221,11 +221,6 @@ def _properties(key: str, properties: Any) -> dict[str, str]:
 
 def _broken_rules(config: Config) -> Iterator[tuple[str, str]]:
     """What no single key is to blame for, and what this version does not do."""
-    if config.delivery == "exactly_once":
-        yield (
-            "delivery",
-            "exactly_once is not in this version, which delivers at least once; set at_least_once",
-        )
     for name in ("properties", "consumer", "producer"):
         for refused, reason in refusals(getattr(config.kafka, name)).items():
             yield f"kafka.{name}.{refused}", f"refused: {reason}"

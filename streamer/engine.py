@@ -3,7 +3,7 @@
     intake    source -> window       (undecodable and empty records settle at once)
     dispatch  window -> planned -> worker   (claimed and tokenized on the way; duplicates settle)
     settle    worker -> ledger -> sink      (in order, once all before it in its partition is settled)
-    commit    published -> marked -> committed
+    commit    published -> marked -> committed   (exactly once: published and committed -> marked)
 
 One thread runs all of it. It owns every connection and never touches the model; what the worker does is in
 `worker.py`. Records that fail leave the line as dead letters, inside the same order and the same commit.
@@ -15,18 +15,19 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from streamer.backoff import Backoff
 from streamer.claims import Claims
 from streamer.codec import Decoder
 from streamer.errors import DeviceError, RecordError, TransientError
 from streamer.ledger import Ledger
+from streamer.limits import DeadLetterGuard, Limits
 from streamer.metrics import Metrics
-from streamer.planner import plan
+from streamer.planner import make_batch
 from streamer.protocols import Backend, DeadLetterQueue, Deduplicator, Sink, Source
 from streamer.records import Batch, Outcome, Release, Skip, TopicPartition
 from streamer.sizing import TokenBudget
+from streamer.suspects import Suspects
 from streamer.verdicts import Judge
 from streamer.window import Window
 from streamer.worker import InlineWorker, ThreadWorker
@@ -39,15 +40,6 @@ PLANNED_AHEAD = 2
 PATIENCE = 0.1
 # The longest wait for an outcome while new records would be welcome.
 GLANCE = 0.005
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Deadlines of the engine, in seconds."""
-
-    drain: float = 20.0
-    revoke: float = 5.0
-    hang: float = 300.0
 
 
 class Engine:
@@ -66,7 +58,7 @@ class Engine:
         window: Window,
         budget: TokenBudget,
         ledger: Ledger,
-        limits: Limits = Limits(),
+        limits: Limits = Limits(),  # noqa: B008 - frozen
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -86,7 +78,9 @@ class Engine:
         self._planned: deque[Batch] = deque()
         self._published: deque[Release] = deque()
         self._inferring = Backoff()
-        self._stopping = False
+        self._suspects = Suspects(deduplicator, self._judge, self._inferring, clock, limits.max_attempts)
+        self._guard = DeadLetterGuard(limits)
+        self._stopping = self._closed = False
         self._busy_at = clock()
         source.subscribe(self)
 
@@ -140,12 +134,14 @@ class Engine:
             now = self._clock()
             if not self._claims and self._window.ready(now, starving=self._starving):
                 self._claims.add(self._window.close(now))
-            self._planned.extend(plan(self._judge.tokenize(self._claims.take()), self._budget))
+            self._planned.extend(self._suspects.plan(self._claims.take(), self._budget))
         while self._planned and self._worker.room > 0 and self._inferring.ready(self._clock()):
+            if not self._suspects.admit(self._planned[0], self._worker.in_flight):
+                break
             batch = self._planned.popleft()
-            batch.jobs = [job for job in batch.jobs if not job.lane.closed]
-            if batch.jobs:
-                self._worker.offer(batch)
+            jobs = [job for job in batch.jobs if not job.lane.closed]
+            if jobs:
+                self._worker.offer(make_batch(jobs, self._budget.cost))
 
     def settle(self) -> None:
         """Collect outcomes, release the settled prefix of every partition, publish it."""
@@ -155,6 +151,7 @@ class Engine:
             raise DeviceError(f"a batch has been on the device for more than {self._limits.hang:g} s")
         release = self._ledger.release()
         if release is not None:
+            self._guard.check(release.jobs)
             self._sink.publish(release)
             self._published.append(release)
         self._sink.poll(0)
@@ -168,7 +165,8 @@ class Engine:
             written.append(release)
         if written and self._claims.mark(written):
             for release in written:
-                self._source.commit(release.offsets)
+                if not release.committed:
+                    self._source.commit(release.offsets)
                 self._ledger.give_back(release)
                 self._published.popleft()
 
@@ -185,7 +183,8 @@ class Engine:
         log.info("partitions revoked", extra={"partitions": partitions})
         if not any(partition in self._ledger.lanes for partition in partitions):
             return  # let go of already: this engine is closing
-        self._finish(self._limits.revoke)
+        if self._finish(self._limits.revoke):
+            self._claims.leave(self._ledger.read(partitions))
         self._forget(partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
@@ -201,7 +200,9 @@ class Engine:
         self._planned.clear()
         self._source.pause()
         try:
-            if not self._finish(self._limits.drain):
+            if self._finish(self._limits.drain):
+                self._claims.leave(self._ledger.read(self._ledger.lanes))
+            else:
                 log.warning("drain ended at its deadline; what is unfinished will be read again")
             self._source.flush(self._limits.revoke)
         except TransientError as error:
@@ -210,7 +211,10 @@ class Engine:
             self.close()
 
     def close(self) -> None:
-        """Let go of everything, committing nothing."""
+        """Let go of everything, committing nothing. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         self._worker.close()
         self._forget(list(self._ledger.lanes))
         self._published.clear()
@@ -238,10 +242,10 @@ class Engine:
         if self._published:
             return GLANCE
         now = self._clock()
-        if self._claims:
-            until = self._claims.retry_at
-        elif self._planned:
+        if self._planned:
             until = self._inferring.until
+        elif self._claims:
+            until = self._claims.retry_at
         else:
             until = self._window.deadline(starving=True)
         return max(0.0, min(PATIENCE, until - now))

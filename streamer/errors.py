@@ -29,7 +29,7 @@ class RecordError(StreamerError):
 
 
 class TransientError(StreamerError):
-    """Something outside is away for the moment; the same work will be tried again."""
+    """Something outside is away for the moment."""
 
 
 class OutOfMemory(StreamerError):
@@ -48,6 +48,18 @@ class DeviceError(FatalError):
     exit_code = 6
 
 
+class DeadLetterLimit(StreamerError):
+    """Too many records became dead letters."""
+
+    exit_code = 4
+
+
+class UsageError(StreamerError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
 class ConfigurationError(StreamerError):
     """The configuration is wrong."""
 
@@ -55,6 +67,6 @@ class ConfigurationError(StreamerError):
 
 
 class StartupError(StreamerError):
-    """Something that is needed at start is missing or unreachable."""
+    """Cannot start."""
 
     exit_code = 3

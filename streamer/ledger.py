@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from streamer.errors import FatalError
 from streamer.records import Job, Record, Release, TopicPartition
 
 # What a record costs beyond its bytes: the structs and list slots that hold it on its way.
@@ -21,10 +22,11 @@ class Lane:
     Work of a lane that has closed meanwhile is dropped; the partition's new owner redoes it.
     """
 
-    __slots__ = ("closed", "frontier", "jobs", "next", "partition")
+    __slots__ = ("closed", "frontier", "jobs", "next", "partition", "survived")
 
-    def __init__(self, partition: TopicPartition) -> None:
+    def __init__(self, partition: TopicPartition, survived: int = -1) -> None:
         self.partition = partition
+        self.survived = survived  # below, what is unfinished killed nobody: this process, or who left, lives
         self.jobs: deque[Job] = deque()
         self.next = -1  # the offset after the newest record read
         self.frontier = -1  # the offset after the newest record released
@@ -51,6 +53,7 @@ class Ledger:
         self.max_bytes = max_bytes
         self.bytes = 0
         self.lanes: dict[TopicPartition, Lane] = {}
+        self._read: dict[TopicPartition, int] = {}
 
     @property
     def records(self) -> int:
@@ -64,7 +67,7 @@ class Ledger:
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
             self._close(partition)
-            self.lanes[partition] = Lane(partition)
+            self.lanes[partition] = Lane(partition, self._read.get(partition, -1))
 
     def revoke(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget the partitions and all that is open in them."""
@@ -72,8 +75,17 @@ class Ledger:
             self._close(partition)
 
     def open(self, record: Record) -> Job:
-        """Enter a record. Raises KeyError when its partition is not assigned: a bug in the source."""
+        """Enter a record. Raises KeyError when its partition is not assigned: a bug in the source.
+
+        Raises FatalError when offsets go back: the topic was deleted and created anew, or an unclean election
+        cut it. Claims and the frontier speak of another log then; a new process begins with the new one.
+        """
         lane = self.lanes[TopicPartition(record.topic, record.partition)]
+        if record.offset < lane.next:
+            raise FatalError(
+                f"{record.topic}[{record.partition}] went back from offset {lane.next} to {record.offset}: "
+                "it was created anew, or cut"
+            )
         size = OVERHEAD_BYTES + len(record.value or b"") + len(record.key or b"")
         for name, value in record.headers:
             size += len(name) + len(value or b"")
@@ -82,6 +94,11 @@ class Ledger:
         lane.next = record.offset + 1
         self.bytes += size
         return job
+
+    def read(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset after the newest record read, of the partitions that are assigned and had one."""
+        lanes = [self.lanes[partition] for partition in partitions if partition in self.lanes]
+        return {lane.partition: lane.next for lane in lanes if lane.next >= 0}
 
     def advance(self, partition: TopicPartition, offset: int) -> None:
         """Nothing lies between the newest record read and `offset` (transaction markers, compaction)."""
@@ -103,7 +120,7 @@ class Ledger:
             frontier = waiting[0].record.offset if waiting else lane.next
             if frontier > lane.frontier:
                 lane.frontier = offsets[partition] = frontier
-        return Release(jobs, offsets, size) if offsets else None
+        return Release(jobs, offsets, size) if jobs or offsets else None
 
     def give_back(self, release: Release) -> None:
         """A release is written and done with: what it held is free. Until then it counts as in flight."""
@@ -113,5 +130,6 @@ class Ledger:
         lane = self.lanes.pop(partition, None)
         if lane is not None:
             lane.closed = True
+            self._read[partition] = max(lane.next, lane.survived)
             self.bytes -= sum(job.size for job in lane.jobs)
             lane.jobs.clear()

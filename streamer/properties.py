@@ -34,7 +34,7 @@ _TIMEOUT = (
     "a result that is given up leaves a gap in the order; streamer waits for the broker and commits nothing"
 )
 _EOF = "streamer sets it: this is how it learns that a partition is read to its end"
-_TRANSACTION = "transactions come with delivery: exactly_once, which this version does not have"
+_TRANSACTION = "set delivery: exactly_once, and kafka.transactional_id if its default does not fit"
 _CALLBACK = "it takes a function, not text, and streamer sets those it needs"
 
 # Property -> (which values are refused, in words; the test for them; why). Aliases are entries too.
@@ -70,6 +70,11 @@ REFUSED: dict[str, tuple[str, Callable[[str], bool], str]] = {
         "without word of what was written nothing could ever be committed",
     ),
     "transactional.id": ("any", _always, _TRANSACTION),
+    "transaction.timeout.ms": (
+        "less than 5000",
+        lambda value: not value.isdecimal() or int(value) < 5000,
+        "a short pause of the worker or the broker would abort every transaction",
+    ),
     "default.topic.config": ("any", _always, "set the properties in it directly"),
     "on_commit": ("any", _always, _CALLBACK),
     "on_delivery": ("any", _always, _CALLBACK),

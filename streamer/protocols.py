@@ -62,7 +62,10 @@ class Sink(Protocol):
     """Where settled jobs go: results to one place, dead letters to another."""
 
     def publish(self, release: Release) -> None:
-        """Take a release over, in order. It is written when `release.unacknowledged` has come back to 0."""
+        """Take a release over, in order. It is written when `release.unacknowledged` has come back to 0.
+
+        A sink that commits the offsets together with what it writes says so in `release.committed`.
+        """
 
     def poll(self, timeout: float) -> None:
         """Serve acknowledgements; waits up to `timeout` seconds for one. Raises FatalError."""
@@ -79,6 +82,12 @@ class Backend(Protocol):
     def encode(self, texts: Sequence[str]) -> list[tuple[int, Any]]:
         """For each text its number of tokens and whatever `infer` wants to find in `job.encoded`."""
 
+    def cost(self, texts: int, tokens: int, longest: int) -> int:
+        """What the device computes on, in tokens, for a batch: its `tokens`, or more where it is padded.
+
+        `longest` is the number of tokens of its longest text.
+        """
+
     def infer(self, jobs: Sequence[Job]) -> list[Classification | Exception]:
         """A value or an error for each job, in their order. What it raises is about the whole batch."""
 
@@ -87,13 +96,28 @@ class Deduplicator(Protocol):
     """Remembers which record was the first to bring an id. Every method may raise TransientError."""
 
     def claim(self, jobs: Sequence[Job]) -> list[str | None]:
-        """For each job None (go on) or why it is skipped: "duplicate" or "redelivered"."""
+        """For each job None (go on) or why it is skipped: "duplicate" or "redelivered".
+
+        Sets `suspect` on a job that goes on and that another run has claimed before.
+        """
 
     def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
         """All below these offsets is written: a record there that holds its claim may be skipped."""
 
     def give_back(self, jobs: Iterable[Job]) -> None:
         """They are dead: a replay may claim their ids again."""
+
+    def leave(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """What is unfinished below these offsets is left to the next owner, by one that lives.
+
+        The next `claim` raises `lane.survived` of their jobs to it, once.
+        """
+
+    def begin(self, job: Job) -> int:
+        """Count a start of this suspect: how many there were, this one included."""
+
+    def end(self, job: Job) -> None:
+        """It came back, whatever came of it: forget its starts."""
 
 
 class DeadLetterQueue(Protocol):

@@ -16,7 +16,10 @@ class TopicPartition(NamedTuple):
 
 
 class Record(Struct, frozen=True, gc=False):
-    """A record as it was read, untouched. `timestamp` is in milliseconds since the epoch."""
+    """A record as it was read, untouched. `timestamp` is in milliseconds since the epoch.
+
+    `defect` says what of it could not be read: such a record can only become a dead letter.
+    """
 
     topic: str
     partition: int
@@ -25,6 +28,7 @@ class Record(Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
+    defect: str = ""
 
 
 class Text(Struct, frozen=True, gc=False):
@@ -87,7 +91,8 @@ class Skip(Struct, frozen=True, gc=False):
 class Job(Struct, gc=False, eq=False):
     """A record on its way. `settled` is None while it is open; `size` is what it holds, in bytes.
 
-    `encoded` belongs to the backend. `unclaimed` says that deduplication was away and was not waited for.
+    `encoded` belongs to the backend. `unclaimed` says that deduplication was away and was not waited for,
+    `suspect` that an earlier run had the record in hand when it died.
     """
 
     record: Record
@@ -97,6 +102,7 @@ class Job(Struct, gc=False, eq=False):
     text: str = ""
     meta: Any = UNSET
     unclaimed: bool = False
+    suspect: bool = False
     tokens: int = 0
     encoded: Any = None
     attempts: int = 0
@@ -123,13 +129,15 @@ class Release(Struct, gc=False, eq=False):
     """The settled prefix of every partition, in order, and the offsets that may be committed after it.
 
     A release without jobs only moves offsets: past skips, transaction markers and compacted records.
-    `size` is what it holds, in bytes; `unacknowledged` counts the messages that the sink still waits for.
+    `size` is what it holds, in bytes; `unacknowledged` counts what the sink still waits for. `committed` says
+    that its offsets were committed by the sink, together with its messages.
     """
 
     jobs: list[Job]
     offsets: dict[TopicPartition, int]
     size: int
     unacknowledged: int = 0
+    committed: bool = False
 
 
 class Envelope(NamedTuple):

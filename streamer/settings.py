@@ -5,17 +5,13 @@ The descriptions are the ones in docs/configuration.md: a test compares the two.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field, to_builtins
 
 from streamer.codec import Format, IdSource
-
-HIDDEN = "***"
-# A librdkafka property that is a secret. Locations are shown: `ssl.key.location` gives nothing away.
-SECRET = re.compile(r"password|passphrase|secret|token(?!\.endpoint)|credential|\.pem$|oauthbearer\.config$")
+from streamer.redaction import hide
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1 << 40)]
@@ -49,6 +45,23 @@ class Kafka(Section, frozen=True):
     group_id: Annotated[
         Name, Meta(description="consumer group; workers of one group share the partitions")
     ] = "streamer"
+    transactional_id: Annotated[
+        Name | None,
+        Meta(
+            description="for delivery: exactly_once; no two workers at a time may have the same. null is "
+            "kafka.group_id with the consumer's group.instance.id, or else with the host's name (of the pod, "
+            "on Kubernetes)"
+        ),
+    ] = None
+    transaction_interval_ms: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1000,
+            description="for delivery: exactly_once; milliseconds from one transaction to the next: longer "
+            "ones cost less, and results are seen later",
+        ),
+    ] = 100
     properties: Annotated[
         Properties, Meta(description="librdkafka settings of every client: security, timeouts")
     ] = field(default_factory=dict)
@@ -182,13 +195,30 @@ class Input(Section, frozen=True):
 
 
 class Limits(Section, frozen=True):
-    """Deadlines, in seconds."""
+    """Deadlines, in seconds, and when to give up."""
 
     drain_s: Annotated[Seconds, Meta(description="after SIGTERM, for finishing what the device holds")] = 20
     revoke_s: Annotated[Seconds, Meta(description="in a rebalance, for finishing what the device holds")] = 5
     hang_s: Annotated[
         Seconds, Meta(description="a batch that takes longer ends the process with exit code 6")
     ] = 300
+    max_attempts: Annotated[
+        int,
+        Meta(ge=2, le=1000, description="starts after which a record that kills its worker is a dead letter"),
+    ] = 3
+    dead_letter_share: Annotated[
+        Annotated[float, Meta(gt=0, le=1)] | None,
+        Meta(description="dead letters among the last 200 records; more end the process with exit code 4"),
+    ] = 0.5
+    dead_letters_in_a_row: Annotated[
+        Count | None, Meta(description="dead letters without a result between; more end it likewise")
+    ] = 100
+    dead_letters_counted: Annotated[
+        Literal["all", "processing"],
+        Meta(
+            description="processing leaves out input that cannot be decoded: the producer's fault, not ours"
+        ),
+    ] = "all"
 
 
 class Log(Section, frozen=True):
@@ -220,7 +250,10 @@ class Config(Section, frozen=True):
     topics: Topics = Topics()
     delivery: Annotated[
         Literal["at_least_once", "exactly_once"],
-        Meta(description="this version delivers at least once; exactly_once is refused"),
+        Meta(
+            description="exactly_once puts results, dead letters and offsets into one Kafka transaction, for "
+            "readers with isolation.level=read_committed; see guarantees.md"
+        ),
     ] = "at_least_once"
     redis: Redis = Redis()
     deduplication: Deduplication = Deduplication()
@@ -242,26 +275,3 @@ class Config(Section, frozen=True):
             else values
             for section, values in plain.items()
         }
-
-
-def hide(name: str, value: Any) -> Any:
-    """The value as it may be shown: secrets replaced, and the user info and query of an address cut out."""
-    if isinstance(value, Mapping):
-        return {key: hide(key, inner) for key, inner in value.items()}
-    if not isinstance(value, str):
-        return value
-    return HIDDEN if SECRET.search(name.lower()) else without_credentials(value)
-
-
-def without_credentials(address: str) -> str:
-    """`redis://user:password@host/0?password=x` as `redis://***@host/0`; other strings as they are.
-
-    By hand, not by urlsplit: it refuses some addresses, and a refused one must not be shown whole either.
-    """
-    scheme, separator, rest = address.partition("://")
-    if not separator:
-        return address
-    if "@" in rest.partition("?")[2]:
-        return f"{scheme}://{HIDDEN}"  # a password with a "?" in it, or a query with an "@": show neither
-    place = rest.partition("?")[0]
-    return f"{scheme}://{HIDDEN}@{place.rpartition('@')[2]}" if "@" in place else f"{scheme}://{place}"

@@ -64,7 +64,7 @@ class Judge:
             self.bury(batch.jobs[0], error, "infer")
             return [], None
         log.warning("batch of %d failed, halved: %s", len(batch.jobs), type(error).__name__)
-        return list(halve(batch)), None
+        return list(halve(batch, self._budget.cost)), None
 
     def bury(self, job: Job, error: Exception, stage: str) -> None:
         """Make a dead letter of a job. The message of a foreign error may quote data: it is not kept."""
@@ -111,7 +111,7 @@ class Judge:
             job.settled = Result(
                 job.id, value.label, value.score, value.scores, name, revision, source, processed_at, job.meta
             )
-        return [make_batch(again)] if again else [], reason
+        return [make_batch(again, self._budget.cost)] if again else [], reason
 
     def _count(self, outcome: Outcome) -> None:
         metrics, jobs = self._metrics, outcome.batch.jobs

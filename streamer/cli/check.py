@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from streamer.cli import clients
 from streamer.cli.options import add_config, load_config
 from streamer.errors import ConfigurationError, StartupError, StreamerError
-from streamer.settings import Config, without_credentials
+from streamer.redaction import without_credentials
+from streamer.settings import Config
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient

@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
         name = program()
         console.print(
             "\nNext, with your own Kafka and Redis in config/streamer.yaml:\n"
-            f"  {name} check --config config/streamer.yaml      what is there and what is missing\n"
-            f"  {name} run --config config/streamer.yaml        the worker\n"
-            f"  {name} publish reviews.csv                      texts for it",
+            f"  {name} check --config config/streamer.yaml           what is there and what is missing\n"
+            f"  {name} run --config config/streamer.yaml             the worker\n"
+            f"  {name} publish FILE --config config/streamer.yaml    texts for it",
             markup=False,
             soft_wrap=True,
         )

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
-from streamer.errors import ConfigurationError, StreamerError
+from streamer.errors import StreamerError, UsageError
 
 Format = Literal["lines", "jsonl", "csv"]
 Contents = gzip.GzipFile | io.BufferedReader
@@ -60,12 +60,12 @@ def format_of(name: str) -> Format:
 def opened(name: str) -> Iterator[tuple[Contents, io.BufferedReader]]:
     """The contents of a file (or "-") and the file itself, whose position tells the progress.
 
-    Raises ConfigurationError when it cannot be opened.
+    Raises UsageError when it cannot be opened.
     """
     try:
         raw = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
     except OSError as error:
-        raise ConfigurationError(f"{name}: {error.strerror}") from None
+        raise UsageError(f"{name}: {error.strerror}") from None
     with raw:
         assert isinstance(raw, io.BufferedReader)
         zipped = raw.peek(2)[:2] == b"\x1f\x8b"
@@ -74,7 +74,7 @@ def opened(name: str) -> Iterator[tuple[Contents, io.BufferedReader]]:
 
 
 def read(contents: Contents, format: Format, fields: Fields, name: str) -> Iterator[Row | Refused]:
-    """The rows. Raises ConfigurationError for a CSV without the columns, StreamerError for a broken file."""
+    """The rows. Raises UsageError for a CSV without the columns, StreamerError for a broken file."""
     # A CSV field may hold line breaks, which the csv module wants as they are; elsewhere "\n" ends a line.
     newline = "" if format == "csv" else "\n"
     text = io.TextIOWrapper(contents, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
@@ -122,7 +122,7 @@ def _csv(text: IO[str], fields: Fields, name: str) -> Iterator[Row | Refused]:
             ("--key-field", fields.key),
         ):
             if column is not None and column not in columns:
-                raise ConfigurationError(
+                raise UsageError(
                     f"{name} has no column '{column}', only {', '.join(columns) or 'an empty first line'}: "
                     f"name the right one with {option}"
                 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from streamer import __version__, logs
 from streamer.cli.options import add_config, load_config, seconds
 from streamer.errors import ConfigurationError, DeviceError, StreamerError
+from streamer.watchdog import Watchdog, dump_threads
 
 if TYPE_CHECKING:
     from streamer.engine import Engine
@@ -53,10 +54,19 @@ def run(args: argparse.Namespace) -> int:
     handler = _handler(engine.stop)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handler)
+    limits = config.limits
+    # The longest step that is no hang: a device at its limit, a revoke, a drain.
+    with Watchdog(engine.metrics, limits.hang_s + limits.drain_s + limits.revoke_s):
+        return _work(engine, args.exit_when_idle)
+
+
+def _work(engine: Engine, exit_when_idle: float | None) -> int:
     try:
-        engine.run(args.exit_when_idle)
+        engine.run(exit_when_idle)
     except StreamerError as error:
         log.critical("%s", error)
+        if isinstance(error, DeviceError):
+            dump_threads()
         _close(engine)
         if isinstance(error, DeviceError):
             # A thread that hangs inside the driver would hold a normal exit up as well.

@@ -76,11 +76,19 @@ def _create(admin: AdminClient, topics: list[NewTopic], *, dry_run: bool) -> dic
 
 
 def wanted(topics: Topics) -> dict[str, dict[str, str]]:
-    """The topics and their settings: `delete` in words, for a broker's default may be to compact."""
+    """The topics and their settings: `delete` in words, for a broker's default may be to compact.
+
+    Dead letters keep the time of their record, by which an old one would be deleted at once: they stay until
+    somebody purges them.
+    """
     delete = {"cleanup.policy": "delete"}
     return {
         topics.input: delete,
         topics.output: delete,
-        topics.dead_letters: {**delete, "max.message.bytes": str(DEAD_LETTER_BYTES)},
+        topics.dead_letters: {
+            **delete,
+            "max.message.bytes": str(DEAD_LETTER_BYTES),
+            "retention.ms": "-1",
+        },
         topics.retry: delete,
     }

@@ -25,6 +25,8 @@ from confluent_kafka import TopicPartition as Position
 from streamer.errors import FatalError, StreamerError, TransientError
 from streamer.protocols import Assignment
 from streamer.records import Record, TopicPartition
+from streamer.sources.group import HOPELESS, KafkaGroup, partitions_of, positions_of
+from streamer.sources.message import read
 from streamer.sources.statistics import lags
 
 log = logging.getLogger(__name__)
@@ -48,19 +50,6 @@ REQUIRED: dict[str, Any] = {
 }
 COMMIT_INTERVAL = 0.1  # seconds between asynchronous commits
 GOODBYE = 5.0  # seconds for leaving the group
-
-# The group has moved on without this member: what it could not commit will be read again.
-READ_AGAIN = {
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.STALE_MEMBER_EPOCH,
-}
-# Nothing that waiting would mend.
-HOPELESS = {
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.FENCED_INSTANCE_ID,
-}
 
 
 class KafkaSource:
@@ -99,6 +88,7 @@ class KafkaSource:
                 "logger": log,
             }
         )
+        self.group = KafkaGroup(self._consumer)
 
     def subscribe(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -108,7 +98,10 @@ class KafkaSource:
 
     def poll(self, max_records: int, timeout: float) -> list[Record]:
         self._commit_if_due()
-        messages = self._take(max_records, timeout)
+        try:
+            messages = self._take(max_records, timeout)
+        except KafkaException as error:  # a fatal error, whatever `error_cb` is there for
+            raise FatalError(f"{error.args[0].name()}: {error.args[0].str()}") from None
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -117,15 +110,7 @@ class KafkaSource:
             if message.error() is not None:
                 self._note(message)
                 continue
-            record = Record(
-                message.topic(),  # type: ignore[arg-type]
-                message.partition(),  # type: ignore[arg-type]
-                message.offset(),  # type: ignore[arg-type]
-                message.timestamp()[1],
-                message.key(),
-                message.value(),
-                message.headers() or [],  # type: ignore[arg-type]
-            )
+            record = read(message)
             records.append(record)
             if self._ends:
                 self._ends.pop(TopicPartition(record.topic, record.partition), None)
@@ -188,7 +173,7 @@ class KafkaSource:
     def _send_commit(self) -> None:
         if not self._uncommitted:
             return
-        positions = _positions(self._uncommitted)
+        positions = positions_of(self._uncommitted)
         self._uncommitted = {}
         self._unanswered += 1
         try:
@@ -212,7 +197,7 @@ class KafkaSource:
     # -- callbacks: they run inside poll, consume, commit and close, and never raise -------------------------
 
     def _on_assign(self, consumer: Consumer, positions: list[Position]) -> None:
-        partitions = _partitions(positions)
+        partitions = partitions_of(positions)
         self._guarded(lambda: self._listener.assigned(partitions))
         self._owned.update(partitions)
         self._moved.update(partitions)
@@ -224,14 +209,14 @@ class KafkaSource:
             (consumer.pause if self._paused else consumer.resume)(positions)
 
     def _on_revoke(self, consumer: Consumer, positions: list[Position]) -> None:
-        partitions = _partitions(positions)
+        partitions = partitions_of(positions)
         self._guarded(lambda: self._listener.revoked(partitions))
         # Sent before the partitions go, on the connection on which the group is left: it arrives first.
         self._send_commit()
         self._disown(consumer, positions, partitions)
 
     def _on_lost(self, consumer: Consumer, positions: list[Position]) -> None:
-        partitions = _partitions(positions)
+        partitions = partitions_of(positions)
         self._guarded(lambda: self._listener.lost(partitions))
         self._disown(consumer, positions, partitions)
 
@@ -253,10 +238,8 @@ class KafkaSource:
         failed = error or next((p.error for p in positions if p.error is not None), None)
         if failed is None or failed.code() == KafkaError._NO_OFFSET:
             return
-        if failed.code() in READ_AGAIN:
-            log.warning("commit refused, its records will be read again: %s", failed)
-            return
-        log.warning("commit failed, will be tried again: %s", failed)
+        # A partition that has moved is no longer owned: its records will be read again by its new owner.
+        log.warning("commit failed, tried again for what is still owned: %s", failed)
         for position in positions:
             partition = TopicPartition(position.topic, position.partition)
             if partition in self._owned:
@@ -288,11 +271,3 @@ class KafkaSource:
             if not isinstance(error, StreamerError):
                 log.exception("in a Kafka callback")
             self._failure = self._failure or error
-
-
-def _partitions(positions: Sequence[Position]) -> list[TopicPartition]:
-    return [TopicPartition(position.topic, position.partition) for position in positions]
-
-
-def _positions(offsets: Mapping[TopicPartition, int]) -> list[Position]:
-    return [Position(topic, partition, offset) for (topic, partition), offset in offsets.items()]

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as Position
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from streamer.codec import encode
 from streamer.ledger import Lane
 from streamer.protocols import Sink
-from streamer.records import Envelope, Release, TopicPartition
+from streamer.records import Envelope, Release, Result, TopicPartition
 from streamer.sinks.kafka import KafkaSink
 from streamer.sinks.memory import MemorySink
+from streamer.sinks.transactional import TransactionalSink
+from streamer.sources.group import KafkaGroup
 from tests.conftest import MakeTopic
 from tests.contract.jobs import dead, job, release, scored, skipped
 from tests.servers import KafkaServer
 
 DEADLINE = 30.0
+INPUT = TopicPartition("texts.in", 0)
 
 
 class World(Protocol):
@@ -45,17 +49,48 @@ class MemoryWorld:
         return self.sink.dead_letters
 
 
+class Stranger(KafkaGroup):
+    """A group without members takes offsets from anyone; who may commit is tested with real workers."""
+
+    def __init__(self, server: KafkaServer, name: str) -> None:
+        self._consumer = Consumer({"bootstrap.servers": server.bootstrap_servers, "group.id": name})
+
+    def membership(self) -> Any:
+        return self._consumer.consumer_group_metadata()
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def make_input(server: KafkaServer) -> None:
+    """The topic that the jobs come from: a broker takes no offsets of one that it does not know."""
+    admin = AdminClient({"bootstrap.servers": server.bootstrap_servers})
+    try:
+        admin.create_topics([NewTopic(INPUT.topic, 5, 1)])[INPUT.topic].result(timeout=DEADLINE)
+    except KafkaException as error:
+        assert error.args[0].name() == "TOPIC_ALREADY_EXISTS"
+
+
 class KafkaWorld:
     """Two partitions of results, one of dead letters."""
 
-    def __init__(self, server: KafkaServer, results: str, dead_letters: str) -> None:
+    def __init__(self, server: KafkaServer, results: str, dead_letters: str, *, transactional: bool) -> None:
         self._server = server
         self.names = results, dead_letters
         partitions = {results: 2, dead_letters: 1}
         settings = {"bootstrap.servers": server.bootstrap_servers, "topic.metadata.refresh.interval.ms": 500}
-        self.sink = KafkaSink(
-            settings, results=results, dead_letters=dead_letters, partitions=partitions, encode=encode
-        )
+        places: dict[str, Any] = {
+            "results": results,
+            "dead_letters": dead_letters,
+            "partitions": partitions,
+            "encode": encode,
+        }
+        self.sink: Sink
+        if transactional:
+            group = Stranger(server, f"group-{results}")
+            self.sink = TransactionalSink(settings, transactional_id=results, group=group, **places)
+        else:
+            self.sink = KafkaSink(settings, **places)
 
     def results(self, count: int) -> list[Envelope]:
         return [envelope for _, envelope in read_topic(self._server, self.names[0], 2, count)]
@@ -107,14 +142,17 @@ def ids(envelopes: list[Envelope]) -> list[str]:
     return [msgspec.json.decode(envelope.value or b"")["id"] for envelope in envelopes]
 
 
-@pytest.fixture(params=["memory", "kafka"])
+@pytest.fixture(params=["memory", "kafka", "transactional"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made: World
     if request.param == "memory":
         made = MemoryWorld()
     else:
+        server: KafkaServer = request.getfixturevalue("kafka")
         make_topic: MakeTopic = request.getfixturevalue("make_topic")
-        made = KafkaWorld(request.getfixturevalue("kafka"), make_topic("out", 2), make_topic("dlq", 1))
+        transactional = request.param == "transactional"
+        make_input(server)
+        made = KafkaWorld(server, make_topic("out", 2), make_topic("dlq", 1), transactional=transactional)
     yield made
     made.sink.close()
 
@@ -168,11 +206,10 @@ def test_a_dead_letter_is_the_record_with_its_time_and_our_headers(world: World)
 
 
 def test_a_release_of_skips_or_of_nothing_is_written_at_once(world: World) -> None:
-    skips, nothing = release([skipped(job(0)), skipped(job(1))]), Release([], {TopicPartition("t", 0): 5}, 0)
+    skips, nothing = release([skipped(job(0)), skipped(job(1))]), Release([], {INPUT: 5}, 0)
     for one in (skips, nothing):
         world.sink.publish(one)
-        assert one.unacknowledged == 0
-    world.sink.poll(0)
+    acknowledge(world.sink, skips, nothing)
     assert world.results(0) == [] and world.dead_letters(0) == []
 
 
@@ -185,9 +222,13 @@ def test_results_and_dead_letters_of_one_release_go_their_ways(world: World) -> 
     assert [envelope.value for envelope in world.dead_letters(1)] == [b"value 1"]
 
 
-def test_what_was_handed_over_is_written_even_if_its_partition_goes(world: World) -> None:
-    lane = Lane(TopicPartition("texts.in", 0))
-    one = release([scored(job(0, lane=lane))])
+def test_what_is_published_is_accounted_for_even_if_its_partition_goes(world: World) -> None:
+    lane = Lane(INPUT)
+    gone = scored(job(0, lane=lane))
+    one = release([gone])
     world.sink.publish(one)
     lane.closed = True
+    one.offsets.clear()
     acknowledge(world.sink, one)
+    # Written, or dropped and known to be: nobody may mark what is not there.
+    assert len(world.results(0)) == isinstance(gone.settled, Result)

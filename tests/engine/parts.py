@@ -52,6 +52,9 @@ class Scorer:
         self.hook("encode:after")
         return encoded
 
+    def cost(self, texts: int, tokens: int, longest: int) -> int:
+        return texts * longest
+
     def infer(self, jobs: Sequence[Job]) -> list[Classification | Exception]:
         self.hook("infer:before")
         self.calls.append(len(jobs))
@@ -77,12 +80,16 @@ class Claims(MemoryDeduplicator):
 
     def __init__(self, shared: MemoryDeduplicator, hook: Callable[[str], None]) -> None:
         self.claims, self.written = shared.claims, shared.written
+        self.left, self.starts = shared.left, shared.starts
         self.hook = hook
 
     def claim(self, jobs: Sequence[Job]) -> list[str | None]:
         self.hook("claim:before")
-        super().claim(jobs[: len(jobs) // 2])
-        self.hook("claim:inside")
+        try:
+            self.hook("claim:inside")
+        except BaseException:
+            super().claim(jobs[: len(jobs) // 2])
+            raise
         verdicts = super().claim(jobs)
         self.hook("claim:after")
         return verdicts
@@ -93,6 +100,10 @@ class Claims(MemoryDeduplicator):
         self.hook("mark:inside")
         super().mark(offsets)
         self.hook("mark:after")
+
+    def begin(self, job: Job) -> int:
+        self.hook("begin:before")
+        return super().begin(job)
 
     def give_back(self, jobs: Iterable[Job]) -> None:
         self.hook("give_back:before")
@@ -113,6 +124,7 @@ class PromptSink(MemorySink):
     """Written when published, acknowledged later: a crash leaves records that nobody knows of."""
 
     hook: Callable[[str], None]
+    rig: Any
 
     def publish(self, release: Release) -> None:
         self.hook("publish:before")

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from streamer.codec import Decoder, encode
-from streamer.engine import Engine, Limits
+from streamer.engine import Engine
 from streamer.errors import RecordError
 from streamer.ledger import Ledger
+from streamer.limits import Limits
 from streamer.records import Envelope, Record, Result, TopicPartition
 from streamer.sizing import TokenBudget
 from streamer.sources.memory import MemoryLog, MemorySource
@@ -109,7 +110,7 @@ class Rig:
         self.source = self.new_source()
         self.source.rig = self
         self.sink = self._sink_class(encode, wait=self.clock.wait)
-        self.sink.hook = self.hook
+        self.sink.hook, self.sink.rig = self.hook, self
         self.sink.results, self.sink.dead_letters = self.results, self.dead_letters
         self.index = Index(self.hook)
         self.ledger = Ledger(self._max_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamer.engine import Limits
+from streamer.limits import Limits
 from streamer.records import TopicPartition
 from tests.engine.parts import HungWorker, LateSink, PromptSink, away
 from tests.engine.rig import Rig

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from streamer.errors import TransientError
+from streamer.limits import Limits
 from streamer.records import TopicPartition
 from tests.engine.accounts import check_accounts
 from tests.engine.parts import Crash, LateSink, PromptSink
@@ -59,7 +60,9 @@ class Group:
         self.crashes = self.moves = 0
         self.unmarked: set[tuple[int, int]] = set()
         for _ in range(3):
-            member = Member(self, sink=sink, max_records=32, max_texts=8, max_bytes=200_000)
+            # So often, a bystander is alone on the device three times when its worker goes.
+            limits = Limits(drain=1.0, revoke=0.5, hang=5.0, max_attempts=1000)
+            member = Member(self, sink=sink, max_records=32, max_texts=8, max_bytes=200_000, limits=limits)
             if issubclass(sink, LateSink):
                 member.sink.rate = 5  # type: ignore[attr-defined]
             self.members.append(member)

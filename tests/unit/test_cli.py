@@ -30,6 +30,7 @@ from streamer.errors import (
     RecordError,
     StartupError,
     StreamerError,
+    UsageError,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -252,11 +253,11 @@ class TestRows:
         [(Fields("txt"), "--text-field"), (Fields(id="nr"), "--id-field"), (Fields(key="k"), "--key-field")],
     )
     def test_csv_without_the_column(self, fields: Fields, option: str) -> None:
-        with pytest.raises(ConfigurationError, match=f"only id, text: name the right one with {option}"):
+        with pytest.raises(UsageError, match=f"only id, text: name the right one with {option}"):
             read("id,text\n1,a\n", "csv", fields)
 
     def test_an_empty_csv(self) -> None:
-        with pytest.raises(ConfigurationError, match="an empty first line"):
+        with pytest.raises(UsageError, match="an empty first line"):
             read("", "csv")
 
     def test_a_long_csv_field(self) -> None:
@@ -306,7 +307,7 @@ class TestRows:
                 list(found)
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigurationError, match="No such file"), rows.opened(str(tmp_path / "no")):
+        with pytest.raises(UsageError, match="No such file"), rows.opened(str(tmp_path / "no")):
             pass
 
     @pytest.mark.parametrize("format", ["json", "msgpack", "text"])

@@ -23,7 +23,7 @@ from streamer.errors import (
     StreamerError,
 )
 from streamer.properties import REFUSED
-from streamer.settings import without_credentials
+from streamer.redaction import without_credentials
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -98,7 +98,6 @@ class TestFile:
             ("topics: {input: two words}", "topics.input", "a topic name"),
             ("topics: {output: texts.in}", "topics.output", "is the topic of topics.input too"),
             ("window: {max_in_flight_bytes: 10}", "window.max_in_flight_bytes", "less than window.max_bytes"),
-            ("delivery: exactly_once", "delivery", "delivers at least once"),
             ("delivery: at_most_once", "delivery", "expected at_least_once or exactly_once"),
             ("opps: {port: 9100}", "opps", "did you mean ops?"),
         ],
@@ -181,6 +180,8 @@ class TestProperties:
             ("retries", "3"),
             ("message.send.max.retries", "3"),
             ("transactional.id", "t"),
+            ("transaction.timeout.ms", "4999"),
+            ("transaction.timeout.ms", "20 s"),
             ("enable.partition.eof", "false"),
             ("isolation.level", "read_uncommitted"),
             ("queuing.strategy", "lifo"),
@@ -233,7 +234,7 @@ class TestEnvironment:
         assert getattr(getattr(load(None, {variable: value}), section), key) == expected
 
     def test_a_key_without_a_section(self) -> None:
-        assert "STREAMER__DELIVERY" in refusal(None, {"STREAMER__DELIVERY": "exactly_once"})
+        assert "STREAMER__DELIVERY" in refusal(None, {"STREAMER__DELIVERY": "at_most_once"})
 
     def test_over_the_file_and_beside_it(self, write: Any) -> None:
         path = write(

@@ -9,7 +9,8 @@ import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition as Position
 
-from streamer.errors import FatalError, TransientError
+from streamer.codec import Decoder
+from streamer.errors import FatalError, RecordError, TransientError
 from streamer.records import TopicPartition
 from streamer.sources.kafka import KafkaSource
 from tests.contract.source_worlds import Listener
@@ -195,15 +196,33 @@ def test_a_commit_that_failed_is_tried_again_unless_a_newer_one_waits(rig: Rig) 
     assert rig.consumer.commits[2:] == [({FIRST: 9}, True)]
 
 
-@pytest.mark.parametrize("code", [KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID])
-def test_a_commit_that_the_group_refuses_is_given_up(rig: Rig, code: int) -> None:
+@pytest.mark.parametrize("code", [KafkaError.ILLEGAL_GENERATION, KafkaError.STALE_MEMBER_EPOCH])
+def test_a_commit_of_an_older_generation_goes_again_for_what_is_still_owned(rig: Rig, code: int) -> None:
+    """The group moved while it was under way; the partition stayed, and nobody else will commit it."""
     rig.now = 10.0
-    rig.source.commit({FIRST: 5})
+    rig.assign(1)
+    rig.source.commit({FIRST: 5, TopicPartition("texts.in", 1): 9})
     rig.poll()
-    rig.answer(5, KafkaError(code))
+    rig.lose(1)
+    both = [Position("texts.in", 0, 5), Position("texts.in", 1, 9)]
+    rig.source._on_commit(KafkaError(code), both)
     rig.now = 20.0
     rig.poll()
-    assert len(rig.consumer.commits) == 1
+    assert rig.consumer.commits[1:] == [({FIRST: 5}, True)]
+
+
+def test_headers_that_cannot_be_read_make_a_dead_letter_not_a_crash(rig: Rig) -> None:
+    class Broken(Message):
+        def headers(self) -> None:
+            raise SystemError("returned a result with an exception set")
+
+    rig.consumer.queue = [Message(0), Broken(1), Message(2)]
+    records = rig.source.poll(100, 0.0)
+    assert [record.offset for record in records] == [0, 1, 2]
+    assert [bool(record.defect) for record in records] == [False, True, False]
+    with pytest.raises(RecordError) as refused:
+        Decoder("json", ["coordinate"], 1000).decode(records[1])
+    assert refused.value.reason == "invalid_headers"
 
 
 def test_a_flush_waits_for_the_answers(rig: Rig) -> None:

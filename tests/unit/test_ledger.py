@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 import streamer.ledger
+from streamer.errors import FatalError
 from streamer.ledger import OVERHEAD_BYTES, Ledger
 from streamer.records import Job, Record, Skip, TopicPartition
 
@@ -169,3 +170,11 @@ def test_in_whatever_order_records_settle_they_leave_in_theirs(seed: int) -> Non
         books.give_back(release)
     assert all(offsets == sorted(offsets) for offsets in released.values())
     assert sum(map(len, released.values())) > 200 and books.bytes == 0 and books.records == 0
+
+
+def test_offsets_that_go_back_end_it() -> None:
+    """The topic is another one: what was settled of the old one must not pass for the new one's."""
+    books = ledger()
+    books.open(record(7))
+    with pytest.raises(FatalError, match=r"t\[0\] went back from offset 8 to 0"):
+        books.open(record(0))

@@ -28,6 +28,9 @@ class Model:
     def encode(self, texts: Sequence[str]) -> list[tuple[int, Any]]:
         return [(1, None) for _ in texts]
 
+    def cost(self, texts: int, tokens: int, longest: int) -> int:
+        return texts * longest
+
     def infer(self, jobs: Sequence[Job]) -> list[Classification | Exception]:
         self.threads.add(threading.current_thread().name)
         self.act(jobs)

@@ -1,0 +1,71 @@
+"""What the broker says of the topics at start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from streamer.errors import StartupError
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 10.0  # seconds for each answer
+LIBRDKAFKA_BATCH = 1_000_000  # bytes: what `batch.size` is when nobody sets it
+
+
+class Cluster(NamedTuple):
+    """Partitions by topic; what tells the input from others of its name; bytes that a batch may have."""
+
+    partitions: dict[str, int]
+    generations: dict[str, str]
+    batch_bytes: int
+
+
+def describe(settings: Mapping[str, Any], input: str, outputs: list[str]) -> Cluster:
+    """Ask the broker that `settings` name. Raises StartupError when it is away or a topic is missing."""
+    from confluent_kafka import KafkaException, TopicCollection
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin._config import ConfigResource
+    from confluent_kafka.admin._resource import ResourceType
+
+    client: dict[str, Any] = {**settings, "error_cb": _ignore_until_timeout, "logger": log}
+    admin = AdminClient(client)
+    try:
+        metadata = admin.list_topics(timeout=TIMEOUT)
+    except KafkaException as error:
+        raise StartupError(
+            f"no Kafka broker answers at {settings['bootstrap.servers']} ({error.args[0].name()}): "
+            "check kafka.bootstrap_servers and kafka.properties"
+        ) from error
+    known, needed = metadata.topics, [input, *outputs]
+    missing = [name for name in needed if name not in known or not known[name].partitions]
+    if missing:
+        raise StartupError(f"no topic {', '.join(missing)}: create it with `streamer topics create`")
+    partitions = {name: len(known[name].partitions) for name in needed}
+    if metadata.controller_id not in metadata.brokers:
+        # librdkafka's in-process broker: it would leave the questions below unanswered.
+        return Cluster(partitions, {}, LIBRDKAFKA_BATCH)
+    asked = admin.describe_topics(TopicCollection([input]), request_timeout=TIMEOUT)
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in outputs]
+    limits = admin.describe_configs(resources, request_timeout=TIMEOUT)
+    generations: dict[str, str] = {}
+    batch_bytes = LIBRDKAFKA_BATCH
+    try:
+        # 12 of the 22 characters tell two topics apart, and every claim carries them.
+        generations = {name: str(future.result().topic_id)[:12] for name, future in asked.items()}
+        # A batch above a topic's limit is refused whole, and what is under way behind it would overtake it.
+        sizes = [int(future.result()["max.message.bytes"].value) for future in limits.values()]
+        batch_bytes = min(LIBRDKAFKA_BATCH, *sizes)
+    except KafkaException as error:
+        log.warning(
+            "the broker does not describe the topics: claims outlive a topic that is created anew, and one "
+            "that takes small messages only may hold results up: %s",
+            error.args[0].str(),
+        )
+    return Cluster(partitions, generations, batch_bytes)
+
+
+def _ignore_until_timeout(error: Any) -> None:
+    """What keeps the broker from answering is said once, when the time is up."""
+    log.debug("admin: %s", error)

@@ -1,0 +1,77 @@
+"""When the engine gives up: deadlines, and how many dead letters say that the data is not to blame."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from streamer.errors import DeadLetterLimit
+from streamer.records import DeadLetter, Job, Result
+
+RECENT = 200  # records that the share of dead letters is taken of
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Deadlines of the engine, in seconds, and how many records may die; None allows any number."""
+
+    drain: float = 20.0
+    revoke: float = 5.0
+    hang: float = 300.0
+    max_attempts: int = 3
+    dead_letter_share: float | None = None
+    dead_letters_in_a_row: int | None = None
+    dead_letters_counted: Literal["all", "processing"] = "all"
+
+
+class DeadLetterGuard:
+    """Looks at what is about to be published, in order, and refuses what looks like a broken system.
+
+    >>> from streamer.records import Skip
+    >>> DeadLetterGuard(Limits()).check([])
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._share = limits.dead_letter_share
+        self._longest_row = limits.dead_letters_in_a_row
+        self._all = limits.dead_letters_counted == "all"
+        self._seen = 0
+        self._row = 0
+        self._recent: deque[tuple[int, str]] = deque()  # the dead among the last RECENT: number and reason
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Raises DeadLetterLimit; then none of `jobs` may be published."""
+        kinds = {type(job.settled) for job in jobs}
+        if DeadLetter not in kinds:
+            self._seen += len(jobs)
+            self._row = 0 if Result in kinds else self._row
+            return
+        for job in jobs:
+            self._seen += 1
+            settled = job.settled
+            if type(settled) is Result:
+                self._row = 0
+            elif type(settled) is DeadLetter and (self._all or settled.stage != "decode"):
+                self._row += 1
+                self._recent.append((self._seen, settled.reason))
+                self._judge()
+
+    def _judge(self) -> None:
+        while self._recent[0][0] <= self._seen - RECENT:
+            self._recent.popleft()
+        if self._longest_row is not None and self._row > self._longest_row:
+            self._refuse(f"{self._row} in a row", "dead_letters_in_a_row", self._longest_row)
+        dead = len(self._recent)
+        if self._share is not None and self._seen >= RECENT and dead > self._share * RECENT:
+            self._refuse(f"{dead} of the last {RECENT} records", "dead_letter_share", self._share)
+
+    def _refuse(self, found: str, key: str, limit: float) -> None:
+        reasons = Counter(reason for _, reason in self._recent).most_common()
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        raise DeadLetterLimit(
+            f"{found} (limits.{key} is {limit:g}): {listed}. The newest were neither written nor committed. "
+            "Mend what makes them fail and start again: they are read again. If the records are to blame and "
+            f"belong into the dead-letter topic, raise limits.{key}, or set it to null"
+        )

@@ -1,0 +1,67 @@
+"""What is in a Kafka transaction that is open, and whose offsets it commits."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from streamer.records import Release, Skip, TopicPartition
+from streamer.sinks.writer import Outgoing, Writer
+
+
+class Group(Protocol):
+    """What a transaction asks of the consumer, on the consumer's thread."""
+
+    def membership(self) -> Any:
+        """The proof that offsets come from a member; None when this is none any more."""
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The group's offsets. Raises TransientError."""
+
+
+class Transaction:
+    """Whole releases, in order. `begun` is when it was; `unsent` is what its producer has not taken yet."""
+
+    def __init__(self, begun: float) -> None:
+        self.begun = begun
+        self.releases: list[Release] = []
+        self.unsent: deque[Outgoing] = deque()
+        self.broken = False  # a message failed: it cannot be committed any more
+        self.why: str | None = None  # what has to pass before the same is tried again
+        self._lanes: set[Any] = set()
+
+    def take(self, release: Release, writer: Writer) -> None:
+        self.releases.append(release)
+        for job in release.jobs:
+            if job.lane.closed:
+                # Its partition has a new owner. It was not written, so it must not be marked as written.
+                job.settled = Skip("revoked")
+            else:
+                self._lanes.add(job.lane)
+        self.unsent.extend(writer.messages(release))
+
+    def fill(self, writer: Writer) -> bool:
+        """Hand over what is unsent; False when some of it must wait."""
+        while self.unsent:
+            if self.broken or not writer.send(self.unsent[0]):
+                return False
+            self.unsent.popleft()
+        return True
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it holds what belongs to a partition that has gone: its new owner redoes that."""
+        return any(lane.closed for lane in self._lanes)
+
+    @property
+    def offsets(self) -> dict[TopicPartition, int]:
+        """The newest offset of each partition that is still ours: the engine takes the others out."""
+        offsets: dict[TopicPartition, int] = {}
+        for release in self.releases:
+            offsets |= release.offsets
+        return offsets
+
+    def fail(self, why: str | None) -> None:
+        self.broken = True
+        self.why = self.why or why

@@ -1,0 +1,299 @@
+"""Exactly once: results, dead letters and the offsets of their records in one Kafka transaction.
+
+A transaction takes whole releases, as they come, until `interval` has passed since the last one ended; then
+the offsets join it and it is committed. Nobody who reads `read_committed` sees a part of it. What the sink
+does next is a method, `_step`, and `poll` calls it; none blocks for long:
+
+    _initialise -> _await -> _recover -> _work -> _send_offsets -> _commit -> _work
+                                           ^          |    |          |
+                                           +- _abort <-----+          +--> _reopen -> _initialise
+
+- An abort keeps the releases: they are written again, without another inference. Only what belongs to a
+  partition that has gone is dropped; its new owner redoes it.
+- A commit that times out is called again until it is answered, as librdkafka asks.
+- A request that may have been sent twice could still arrive in the middle of the next transaction, and the
+  epoch of this producer would let it in. So after a slow or disturbed answer comes a new producer.
+- Fenced: the broker ran out of patience with a transaction (a pause, an outage), and a new producer takes
+  over; or another worker has this transactional id, and one of the two must end.
+- When no answer says whether a commit happened, the committed offsets do: they were in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from confluent_kafka import KafkaError
+from confluent_kafka import TopicPartition as Position
+
+from streamer.backoff import Backoff
+from streamer.errors import FatalError, TransientError
+from streamer.records import Envelope, Job, Release
+from streamer.sinks.transaction import Group, Transaction
+from streamer.sinks.writer import MUDDLED, RAISED, Outgoing, Writer, cause
+
+log = logging.getLogger(__name__)
+
+DEFAULTS: dict[str, Any] = {
+    # How long readers wait for a worker that died in a transaction, and a worker for its broker.
+    "transaction.timeout.ms": 20_000,
+    # The broker says "not yet" while it ends the transaction before: by default that costs 100 ms.
+    "retry.backoff.ms": 10,
+}
+# Seconds. A call that can be resumed, one that cannot, and how long an answer may take that came only once.
+GLANCE, PATIENCE, PROMPT = 0.005, 1.0, 1.0
+CLOSING = 2.0
+
+
+class TransactionalSink:
+    """Publishes releases and commits their offsets. Acknowledges a release when its transaction is committed.
+
+    `transactional_id` belongs to one worker at a time, and best to the same one after a restart.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        transactional_id: str,
+        group: Group,
+        results: str,
+        dead_letters: str,
+        partitions: Mapping[str, int],
+        encode: Callable[[Job], Envelope],
+        interval: float = 0.1,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        merged = {**DEFAULTS, **settings, "transactional.id": transactional_id}
+        self._timeout = int(merged["transaction.timeout.ms"]) / 1000
+        merged["message.timeout.ms"] = int(self._timeout * 750)
+        merged.setdefault("socket.timeout.ms", int(self._timeout * 500))
+        self._new_writer = partial(
+            Writer,
+            merged,
+            results=results,
+            dead_letters=dead_letters,
+            partitions=partitions,
+            encode=encode,
+            written=lambda message: None,  # written is not enough: it has to be committed
+            failed=self._failed,
+            wall=wall,
+        )
+        self._id = transactional_id
+        self._group = group
+        self._interval = interval
+        self._clock = clock
+        self._backoff = Backoff(initial=0.1)
+        self._waiting: deque[Release] = deque()  # not in a transaction yet
+        self._transaction: Transaction | None = None
+        self._undecided = False  # nobody said whether it was committed
+        self._due = self._ending = 0.0
+        self._writer = self._new_writer()
+        self._step: Callable[[], None] = self._initialise
+
+    def publish(self, release: Release) -> None:
+        release.unacknowledged = 1
+        self._waiting.append(release)
+
+    def poll(self, timeout: float) -> None:
+        self._writer.poll(timeout)
+        if self._writer.fatal is not None and self._step != self._reopen:
+            self._lost(self._writer.fatal)
+        if self._backoff.ready(self._clock()):
+            self._step()
+
+    def close(self) -> None:
+        """Leave no transaction open: its readers would wait until the broker gives it up."""
+        producer = self._writer.producer
+        try:
+            if self._step == self._commit:
+                producer.commit_transaction(CLOSING)
+            elif self._transaction and self._step in (self._work, self._send_offsets, self._abort):
+                producer.abort_transaction(CLOSING)
+        except RAISED as error:
+            log.warning(
+                "the last transaction has no end; the broker has %g s to end it: %s", self._timeout, error
+            )
+        self._writer.close()
+
+    # -- what comes next -------------------------------------------------------------------------------------
+
+    def _initialise(self) -> None:
+        """Fence whoever had this id before, and wait until its last transaction has ended."""
+        self._answer = self._writer.initialise(self._timeout)
+        self._step = self._await
+
+    def _await(self) -> None:
+        if self._answer.empty():
+            return
+        self._step = self._recover
+        if (error := self._answer.get()) is None:
+            self._step()
+        elif error.fatal():
+            self._lost(error)
+        else:
+            self._wait(error)
+            self._step = self._reopen
+
+    def _recover(self) -> None:
+        if self._transaction is not None:
+            offsets = self._transaction.offsets if self._undecided else {}
+            try:
+                committed = self._group.committed(list(offsets)) if offsets else {}
+            except TransientError as error:
+                wait = self._backoff.fail(self._clock())
+                log.warning("was the last transaction committed? Asking again in %.1f s: %s", wait, error)
+                return
+            if offsets and all(committed.get(at, -1) >= offset for at, offset in offsets.items()):
+                self._committed(self._transaction)
+            else:
+                self._again(self._transaction)
+        self._undecided = False
+        self._step = self._work
+
+    def _work(self) -> None:
+        filled = self._fill()
+        if self._transaction is None:
+            return
+        if self._transaction.broken:
+            self._give_up(self._transaction)
+        elif filled and self._clock() >= self._due:
+            self._ending = self._clock()
+            self._writer.disturbed = False
+            self._step = self._send_offsets
+            self._step()
+
+    def _send_offsets(self) -> None:
+        transaction = self._open_transaction
+        if transaction.outdated:
+            self._give_up(transaction)
+            return
+        if offsets := transaction.offsets:
+            membership = self._group.membership()
+            if membership is None:
+                self._give_up(transaction, "this worker is no member of its group")
+                return
+            positions = [Position(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+            send = self._writer.producer.send_offsets_to_transaction
+            if not self._did(partial(send, positions, membership, PATIENCE)):
+                return
+        self._step = self._commit
+        self._step()
+
+    def _commit(self) -> None:
+        if self._did(partial(self._writer.producer.commit_transaction, GLANCE)):
+            self._committed(self._open_transaction)
+            self._step = self._reopen if self._doubtful else self._work
+
+    def _abort(self) -> None:
+        if self._did(partial(self._writer.producer.abort_transaction, GLANCE)):
+            self._again(self._open_transaction)
+            self._step = self._reopen if self._doubtful else self._work
+
+    def _reopen(self) -> None:
+        self._writer.close()
+        del self._writer.producer  # it and its callbacks hold each other; without this its threads live on
+        self._writer = self._new_writer()
+        if self._transaction is not None:
+            self._transaction.begun = self._clock()  # fenced once more, it would be by another worker
+        self._step = self._initialise
+
+    # -- how it gets there -----------------------------------------------------------------------------------
+
+    def _fill(self) -> bool:
+        """Hand what waits to the producer, in order; whether all of it went."""
+        while self._transaction is None or self._transaction.fill(self._writer):
+            if not self._waiting:
+                return True
+            if self._transaction is None:
+                if not self._did(self._writer.producer.begin_transaction):
+                    return False
+                self._transaction = Transaction(self._clock())
+            self._transaction.take(self._waiting.popleft(), self._writer)
+        return False
+
+    @property
+    def _open_transaction(self) -> Transaction:
+        assert self._transaction is not None, "this step has one"
+        return self._transaction
+
+    @property
+    def _doubtful(self) -> bool:
+        """Whether a request may have been sent twice while the transaction ended."""
+        return self._writer.disturbed or self._clock() - self._ending > PROMPT
+
+    def _committed(self, transaction: Transaction) -> None:
+        for release in transaction.releases:
+            release.committed = True
+            release.unacknowledged = 0
+        self._transaction = None
+        self._backoff.succeed()
+        self._due = self._clock() + self._interval
+
+    def _give_up(self, transaction: Transaction, why: str | None = None) -> None:
+        """Abort, and write the same again: at once, or after a while if there is a `why`."""
+        transaction.fail(why)
+        self._ending = self._clock()
+        self._step = self._abort
+
+    def _again(self, transaction: Transaction) -> None:
+        if transaction.why is not None:
+            wait = self._backoff.fail(self._clock())
+            log.error("transaction aborted, the same again in %.1f s: %s", wait, transaction.why)
+        self._waiting.extendleft(reversed(transaction.releases))
+        self._transaction = None
+
+    def _failed(self, message: Outgoing, error: KafkaError, again: bool) -> None:
+        if self._step == self._abort:
+            return  # given up, not failed
+        why = None if again else f"{self._writer.topic_of(message.job)}: cannot write to it: {error}"
+        self._open_transaction.fail(why)
+
+    # -- what went wrong -------------------------------------------------------------------------------------
+
+    def _did(self, call: Callable[[], None]) -> bool:
+        """Whether a call of the producer went through. If not, what comes next is decided."""
+        try:
+            call()
+            return True
+        except RAISED as raised:
+            error = cause(raised)
+        transaction = self._transaction
+        if error.fatal():
+            self._lost(error)
+        elif error.txn_requires_abort() and transaction is not None:
+            # A failed message has given its own reason already, or needs none.
+            self._give_up(transaction, None if transaction.broken else f"{error.name()}: {error.str()}")
+        elif error.code() == KafkaError._TIMED_OUT:
+            pass  # the same call resumes at the next poll
+        elif error.retriable():
+            self._wait(error)
+        else:
+            raise FatalError(f"producer: {error.name()}: {error.str()}")
+        return False
+
+    def _wait(self, error: KafkaError) -> None:
+        wait = self._backoff.fail(self._clock())
+        log.warning("producer: %s, trying again in %.1f s: %s", error.name(), wait, error.str())
+
+    def _lost(self, error: KafkaError) -> None:
+        """This producer is of no use any more: go on with a new one, or end."""
+        age = self._clock() - self._transaction.begun if self._transaction is not None else 0.0
+        said = f"{error.name()}: {error.str()}"
+        if self._transaction is not None and error.code() in MUDDLED:
+            wait = self._backoff.fail(self._clock())
+            log.warning("producer: %s; going on with a new producer in %.1f s", said, wait)
+        elif age >= self._timeout:
+            log.warning("the broker gave up a transaction %.1f s old; going on with a new producer", age)
+        else:
+            raise FatalError(
+                f"producer: {said}. If another worker has the transactional id {self._id} too, give each a "
+                "kafka.transactional_id of its own"
+            )
+        self._undecided = self._undecided or self._step == self._commit
+        self._step = self._reopen

@@ -1,0 +1,209 @@
+"""Settled jobs as messages of a librdkafka producer, and what became of each: what both Kafka sinks share."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from streamer.records import DeadLetter, Envelope, Job, Release, Result, Skip
+
+log = logging.getLogger(__name__)
+
+DEFAULTS: dict[str, Any] = {
+    "linger.ms": 5,
+    # The bound on what is under way is the ledger's, in bytes, and it is far below these.
+    "queue.buffering.max.messages": 1_000_000,
+    "queue.buffering.max.kbytes": 1 << 20,
+    # Below the broker's own limit by default: a legal record could not be dead-lettered.
+    "message.max.bytes": 16_000_000,
+}
+REQUIRED: dict[str, Any] = {"enable.idempotence": True, "acks": "all"}
+
+# librdkafka's Python side raises a fatal error out of whatever call serves callbacks: sometimes the error
+# itself, which is no Exception, and `except Exception` lets it pass.
+RAISED: Any = (KafkaException, KafkaError)
+
+# Fatal, but not for long: the broker and this producer disagree on where they are. An abort that overtakes
+# the first request of its transaction is enough for that.
+MUDDLED = {
+    KafkaError.INVALID_TXN_STATE,
+    KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    KafkaError.UNKNOWN_PRODUCER_ID,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING,
+}
+
+
+def cause(raised: Any) -> KafkaError:
+    """The error in what was raised."""
+    error: KafkaError = raised.args[0] if isinstance(raised, KafkaException) else raised
+    return error
+
+
+class Outgoing(NamedTuple):
+    """A job to be written; `number` counts them in the order of publication."""
+
+    number: int
+    release: Release
+    job: Job
+
+
+class Writer:
+    """One producer. Says `written` or `failed` of each message, and nothing once it is closed.
+
+    A result goes to the partition with the number of its source's (modulo): so the order of the input is the
+    order of the output, records of one key stay together, and equal topics stay co-partitioned.
+
+    `failed` is told whether the cause has been dealt with, so that the message may go again at once. "Too
+    large" is said of whole batches, and most of their messages are small. They go again alone: only a result
+    that was refused by itself is to blame, and becomes a dead letter.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        results: str,
+        dead_letters: str,
+        partitions: Mapping[str, int],
+        encode: Callable[[Job], Envelope],
+        written: Callable[[Outgoing], None],
+        failed: Callable[[Outgoing, KafkaError, bool], None],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._results = results
+        self._dead_letters = dead_letters
+        self._partitions = partitions
+        self._encode = encode
+        self._written = written
+        self._failed = failed
+        self._wall = wall
+        self._number = 0
+        self._suspects: set[Job] = set()
+        self._sent_alone = False
+        self._closed = False
+        self.in_flight = 0
+        self.fatal: KafkaError | None = None
+        # Whether a connection broke: a request may have been sent twice since.
+        self.disturbed = False
+        self.producer = Producer(
+            {**DEFAULTS, **settings, **REQUIRED, "error_cb": self._on_error, "logger": log}
+        )
+
+    def initialise(self, timeout: float) -> SimpleQueue[KafkaError | None]:
+        """Begin to initialise transactions; what is returned will hold an error, or None when it is done.
+
+        On a thread of its own, for it must not be called twice: each call sends another request, and the
+        answer to one fences what came of the other, or trips an assertion in librdkafka.
+        """
+        answer: SimpleQueue[KafkaError | None] = SimpleQueue()
+
+        def initialise(producer: Producer) -> None:
+            try:
+                producer.init_transactions(timeout)
+                answer.put(None)
+            except RAISED as raised:
+                answer.put(cause(raised))
+
+        Thread(target=initialise, args=(self.producer,), name="initialising", daemon=True).start()
+        return answer
+
+    def messages(self, release: Release) -> Iterator[Outgoing]:
+        """What is to be written of a release, in order."""
+        for job in release.jobs:
+            if not isinstance(job.settled, Skip):
+                self._number += 1
+                yield Outgoing(self._number, release, job)
+
+    def send(self, message: Outgoing) -> bool:
+        """Hand a message to librdkafka; False when it must wait."""
+        job = message.job
+        alone = job in self._suspects
+        if self.in_flight and (alone or self._sent_alone):
+            return False
+        topic = self.topic_of(job)
+        key, value, headers, timestamp = self._encode(job)
+        try:
+            self.producer.produce(
+                topic,
+                value,
+                key,
+                job.record.partition % self._partitions[topic],
+                on_delivery=partial(self._delivered, message, alone),
+                timestamp=timestamp,
+                headers=headers,  # type: ignore[arg-type]  # lists are invariant; no str is in this one
+            )
+        except BufferError:
+            return False
+        except KafkaException as error:
+            self.in_flight += 1
+            self._delivered(message, True, error.args[0], None)
+            return True
+        self.in_flight += 1
+        self._sent_alone = alone
+        return True
+
+    def poll(self, timeout: float) -> None:
+        """Serve acknowledgements. A fatal error is kept in `fatal`."""
+        try:
+            self.producer.poll(timeout)
+        except RAISED as error:
+            self.fatal = self.fatal or cause(error)
+
+    def close(self) -> None:
+        """Forget what is not acknowledged."""
+        self._closed = True
+        self.producer.purge()
+        self.poll(0)
+
+    def topic_of(self, job: Job) -> str:
+        return self._results if isinstance(job.settled, Result) else self._dead_letters
+
+    def _delivered(
+        self, message: Outgoing, alone: bool, error: KafkaError | None, receipt: Message | None
+    ) -> None:
+        self.in_flight -= 1
+        if self._closed:
+            return
+        if error is None:
+            if self._suspects:
+                self._suspects.discard(message.job)
+            self._written(message)
+            return
+        dealt_with = False
+        if error.fatal():
+            self.fatal = self.fatal or error
+        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not alone:
+            self._suspects.add(message.job)
+            dealt_with = True
+        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and isinstance(message.job.settled, Result):
+            self._refuse(message.job)
+            dealt_with = True
+        self._failed(message, error, dealt_with)
+
+    def _refuse(self, job: Job) -> None:
+        """A result that the topic does not take, for what came with the record: the record is dead."""
+        result = job.settled
+        assert isinstance(result, Result)
+        job.settled = DeadLetter(
+            "result_too_large",
+            "MSG_SIZE_TOO_LARGE",
+            f"{self._results} takes no message of this size",
+            "publish",
+            1,
+            result.model,
+            int(self._wall() * 1000),
+        )
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.disturbed = True
+        if error.fatal():
+            self.fatal = self.fatal or error
+        else:
+            log.warning("producer: %s: %s", error.name(), error.str())

@@ -1,0 +1,56 @@
+"""The consumer's offsets in its group, and what a transaction that commits them asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as Position
+
+from streamer.errors import TransientError
+from streamer.records import TopicPartition
+
+ANSWER = 1.0  # seconds for the broker's answer
+# Nothing that waiting would mend.
+HOPELESS = {
+    KafkaError._FATAL,  # it comes as a message too, and then `fatal()` is not set
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.FENCED_INSTANCE_ID,
+}
+
+
+class KafkaGroup:
+    """The consumer as a member of its group, on the consumer's thread."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def membership(self) -> Any:
+        """What a transaction shows to the broker when it commits our offsets; None when we are no member.
+
+        A member that was thrown out and does not know yet is refused for its generation. One that knows
+        has no generation to be refused for: the broker would take its offsets as those of a stranger.
+        """
+        metadata = self._consumer.consumer_group_metadata()
+        return metadata if self._consumer.memberid() else None
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The group's offsets; a partition without one is absent. Raises TransientError."""
+        try:
+            asked = positions_of(dict.fromkeys(partitions, OFFSET_INVALID))
+            answers = self._consumer.committed(asked, timeout=ANSWER)
+        except KafkaException as error:
+            raise TransientError(f"committed offsets: {error.args[0]}") from error
+        if failed := [answer for answer in answers if answer.error is not None]:
+            raise TransientError(f"committed offsets: {failed[0].error}")
+        return {TopicPartition(at.topic, at.partition): at.offset for at in answers if at.offset >= 0}
+
+
+def partitions_of(positions: Sequence[Position]) -> list[TopicPartition]:
+    return [TopicPartition(position.topic, position.partition) for position in positions]
+
+
+def positions_of(offsets: Mapping[TopicPartition, int]) -> list[Position]:
+    return [Position(topic, partition, offset) for (topic, partition), offset in offsets.items()]
