@@ -17,11 +17,12 @@ UV = $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint format bench constraints clean
+.PHONY: help venv demo test faults lint format bench constraints clean
 
 help:
 	@echo "make demo         the main job with an embedded Kafka, Redis and model (ARGS=\"--serve\" leaves it running)"
 	@echo "make test         lint and every test, against a real Kafka and a real Redis that it starts itself"
+	@echo "make faults       the fault suite at full length (an hour and more); writes docs/faults.md"
 	@echo "make lint         ruff and mypy --strict        make format   let ruff rewrite the code"
 	@echo "make bench        the throughput benchmark      make venv     only the installation"
 	@echo "make constraints  pin the newest dependencies   make clean    remove .venv, caches and builds"
@@ -67,6 +68,10 @@ test: lint
 	@echo "== pytest: unit, engine, contract, integration and fault tests; Kafka and Redis start when a test needs them"
 	@$(BIN)/python -m tests.servers --fetch
 	@$(BIN)/python -m pytest $(ARGS)
+
+faults: $(STAMP)
+	@$(BIN)/python -m tests.servers --fetch
+	@STREAMER_FAULTS=long STREAMER_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix $(CODE)

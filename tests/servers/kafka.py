@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-from tests.servers.kafka_config import Probe
+from tests.servers.kafka_config import Detour, Probe
 from tests.servers.kafka_docker import DockerKafka, docker_answers
 from tests.servers.kafka_jvm import JvmKafka, fetch_jars, missing_tools
 from tests.servers.process import ServerError
@@ -19,6 +19,10 @@ class KafkaServer(Protocol):
     bootstrap_servers: str
     origin: str
     breakable: bool
+
+    @property
+    def detour(self) -> Detour:
+        """Its second listener, for a proxy; only a `breakable` one has it."""
 
     def kill(self) -> None:
         """SIGKILL: a crash. What was acknowledged is kept."""
@@ -52,6 +56,11 @@ class ExternalKafka:
                 f"no Kafka broker answers at {bootstrap_servers}, which {VARIABLE} names: start it, "
                 "correct the variable, or unset it and the tests start their own"
             )
+
+    @property
+    def detour(self) -> Detour:
+        """Refused."""
+        raise ServerError(f"no way around {self.origin}: use the fixture breakable_kafka")
 
     def kill(self) -> None:
         """Refused."""

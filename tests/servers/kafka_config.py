@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import NamedTuple
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -14,20 +15,34 @@ _SILENT = logging.Logger("a broker that is not up yet")
 _SILENT.disabled = True
 
 
-def broker_properties(listen_on: str, port: int, controller_port: int, data: str) -> dict[str, str]:
+class Detour(NamedTuple):
+    """A second listener: the broker listens on `port` and tells its clients to come to `advertised`.
+
+    Nothing listens there until a test puts a proxy in between.
+    """
+
+    port: int
+    advertised: int
+
+
+def broker_properties(
+    listen_on: str, port: int, controller_port: int, data: str, detour: Detour
+) -> dict[str, str]:
     """One node that is broker and controller, advertised on loopback, and small.
 
     It has few partitions of each internal topic, no waits that only a cluster needs, and limits low enough
     for tests of session time-outs.
     """
+    listeners = [f"PLAINTEXT://{listen_on}:{port}", f"DETOUR://{listen_on}:{detour.port}"]
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "listeners": f"PLAINTEXT://{listen_on}:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": ",".join([*listeners, f"CONTROLLER://127.0.0.1:{controller_port}"]),
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port},DETOUR://127.0.0.1:{detour.advertised}",
+        "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": data,
         "auto.create.topics.enable": "false",
         # Internal topics on a cluster of one.

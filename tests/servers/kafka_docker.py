@@ -6,7 +6,7 @@ import gc
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from tests.servers.kafka_config import VERSION, Probe, broker_properties
+from tests.servers.kafka_config import VERSION, Detour, Probe, broker_properties
 from tests.servers.process import ServerError, free_port, last_words
 
 if TYPE_CHECKING:
@@ -30,8 +30,10 @@ class DockerKafka:
         # One port number inside and out, so that the advertised address is right for the broker itself too.
         # Published by hand: with_bind_ports would listen on every interface.
         ports: dict[str, Any] = container.ports
-        ports[f"{port}/tcp"] = ("127.0.0.1", port)
-        for key, value in environment(port).items():
+        self.detour = Detour(free_port(), free_port())
+        for inside in (port, self.detour.port):
+            ports[f"{inside}/tcp"] = ("127.0.0.1", inside)
+        for key, value in environment(port, self.detour).items():
             container = container.with_env(key, value)
         self._container: DockerContainer = container.start()
         try:
@@ -78,9 +80,9 @@ class DockerKafka:
             raise ServerError(f"{self.origin} did not answer within 90 s; its last words:\n{last}")
 
 
-def environment(port: int) -> dict[str, str]:
+def environment(port: int, detour: Detour) -> dict[str, str]:
     """The broker's properties as the image takes them: `log.dirs` is KAFKA_LOG_DIRS."""
-    properties = broker_properties("0.0.0.0", port, port + 1, "/tmp/streamer-tests")
+    properties = broker_properties("0.0.0.0", port, port + 1, "/tmp/streamer-tests", detour)
     return {f"KAFKA_{key.replace('.', '_').upper()}": value for key, value in properties.items()}
 
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.servers.kafka_config import VERSION, Probe, broker_properties
+from tests.servers.kafka_config import VERSION, Detour, Probe, broker_properties
 from tests.servers.process import (
     CACHE,
     ServerError,
@@ -33,7 +33,9 @@ class JvmKafka:
         port = free_port()
         self.bootstrap_servers = f"127.0.0.1:{port}"
         self.origin = f"Apache Kafka {VERSION} on Java"
-        properties = broker_properties("127.0.0.1", port, free_port(), str(self._folder / "data"))
+        self.detour = Detour(free_port(), free_port())
+        data = str(self._folder / "data")
+        properties = broker_properties("127.0.0.1", port, free_port(), data, self.detour)
         configuration = self._folder / "server.properties"
         configuration.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), "utf-8")
         classpath = ["-cp", f"{jars}/*", f"-Dlog4j2.configurationFile={_FILES / 'log4j2.properties'}"]

@@ -1,0 +1,66 @@
+"""`make_world`, whose accounts go into the table under the test's `case`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.conftest import MakeTopic
+from tests.faults import table
+from tests.faults.world import World
+from tests.servers import KafkaServer
+
+_STARTED = time.monotonic()
+
+
+class MakeWorld(Protocol):
+    def __call__(
+        self,
+        partitions: int = 4,
+        *,
+        kafka: KafkaServer | None = None,
+        redis_url: str = "",
+        topics: dict[str, str] | None = None,
+    ) -> World: ...
+
+
+@pytest.fixture
+def make_world(request: pytest.FixtureRequest, make_topic: MakeTopic, tmp_path: Path) -> Iterator[MakeWorld]:
+    marker = request.node.get_closest_marker("case")
+    worlds: list[World] = []
+
+    def make(
+        partitions: int = 4,
+        *,
+        kafka: KafkaServer | None = None,
+        redis_url: str = "",
+        topics: dict[str, str] | None = None,
+    ) -> World:
+        broker: KafkaServer = kafka or request.getfixturevalue("kafka")
+        url = redis_url or request.getfixturevalue("redis_url")
+        folder = tmp_path / str(len(worlds))
+        folder.mkdir()
+        world = World(folder, broker, url, make_topic, partitions=partitions, topics=topics)
+        if marker is not None:
+            world.report = lambda account: table.enter(marker.args[0], account)
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        world.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "case(number): the row of the table that the test's accounts go to")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    target = os.environ.get("STREAMER_FAULTS_TABLE")
+    if target:
+        table.write(Path(target), time.monotonic() - _STARTED, session.testsfailed)
