@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
+from time import monotonic
 from typing import Any, Protocol
 
 import pytest
@@ -91,6 +92,7 @@ def breakable_redis(redis_server: RedisServer) -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def make_topic(request: pytest.FixtureRequest) -> Iterator[MakeTopic]:
     """Creates topics; at the end those on somebody else's broker are deleted, ours go with the broker."""
+    from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
     foreign: list[str] = []
@@ -104,9 +106,22 @@ def make_topic(request: pytest.FixtureRequest) -> Iterator[MakeTopic]:
         broker: KafkaServer = server or request.getfixturevalue("kafka")
         name = f"{name_prefix}-{os.getpid()}-{next(_numbers)}"
         settings: dict[str, Any] = {"config": dict(config or {})}
-        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
-        created = admin.create_topics([NewTopic(name, partitions, 1, **settings)], operation_timeout=20)
-        created[name].result(timeout=30)
+        deadline = monotonic() + 80
+        while True:
+            # A broker that was frozen a moment ago answers, and yet may leave a request to its controller
+            # unanswered: ask again on a new connection.
+            admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+            topic = NewTopic(name, partitions, 1, **settings)
+            created = admin.create_topics([topic], operation_timeout=8, request_timeout=10)
+            try:
+                created[name].result(timeout=12)
+                break
+            except (TimeoutError, KafkaException) as error:
+                code = error.args[0].code() if isinstance(error, KafkaException) else None
+                if code == KafkaError.TOPIC_ALREADY_EXISTS:
+                    break  # the earlier request was heard after all: the name is nobody else's
+                if monotonic() > deadline:
+                    raise
         if not broker.breakable:
             foreign.append(name)
         return name

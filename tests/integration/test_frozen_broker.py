@@ -35,3 +35,4 @@ def test_a_frozen_broker_does_not_keep_a_worker_from_ending(
     finally:
         line.close()
         breakable_kafka.resume()
+        breakable_kafka.restart()  # it may go on half asleep otherwise, and the next test is not about that
