@@ -211,9 +211,19 @@ class KafkaSource:
     def _on_revoke(self, consumer: Consumer, positions: list[Position]) -> None:
         partitions = partitions_of(positions)
         self._guarded(lambda: self._listener.revoked(partitions))
-        # Sent before the partitions go, on the connection on which the group is left: it arrives first.
-        self._send_commit()
+        self._commit_before_they_go()
         self._disown(consumer, positions, partitions)
+
+    def _commit_before_they_go(self) -> None:
+        """Waits for the answer, so that the next owner starts behind it, unless the broker owes one."""
+        if self._unanswered or not self._uncommitted:
+            self._send_commit()
+            return
+        positions, self._uncommitted = positions_of(self._uncommitted), {}
+        try:
+            self._consumer.commit(offsets=positions, asynchronous=False)
+        except KafkaException as error:
+            log.warning("commit failed, its records will be read again: %s", error.args[0])
 
     def _on_lost(self, consumer: Consumer, positions: list[Position]) -> None:
         partitions = partitions_of(positions)
