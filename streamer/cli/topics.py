@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from streamer.cli import clients
 from streamer.cli.options import add_config, load_config, positive
 from streamer.errors import StartupError
-from streamer.settings import Topics
+from streamer.settings.transport import Topics
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient

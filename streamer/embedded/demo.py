@@ -31,7 +31,7 @@ from streamer.embedded.texts import DemoRecord, demo_records
 from streamer.embedded.traffic import Collector, Group, Publisher, create_topics, delete_group, reported
 from streamer.errors import StartupError, StreamerError, TransientError
 from streamer.redaction import without_credentials
-from streamer.settings import Topics
+from streamer.settings.transport import Topics
 
 # Published and not yet committed. The embedded broker forgets above 5 MB a partition, and no record of the
 # demo is larger than 1.2 KB: so this many fit even if all fell into one partition.

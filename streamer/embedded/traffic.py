@@ -14,7 +14,7 @@ import msgspec
 from streamer.embedded.texts import DemoRecord
 from streamer.errors import StreamerError, TransientError
 from streamer.records import Result
-from streamer.settings import Topics
+from streamer.settings.transport import Topics
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message, TopicPartition

@@ -16,7 +16,7 @@ from streamer.cli.schema import DEAD_LETTER_HEADERS, dead_letter_headers
 from streamer.codec import encode
 from streamer.ledger import Ledger
 from streamer.records import Coordinate, DeadLetter, Record, Result, Text, TopicPartition
-from streamer.settings import Topics
+from streamer.settings.transport import Topics
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[2] / "docs" / "asyncapi.yaml").read_text("utf-8")
