@@ -62,6 +62,15 @@ def breakable_kafka(kafka: KafkaServer) -> Iterator[KafkaServer]:
 
 
 @pytest.fixture(scope="session")
+def guarded_kafka(kafka: KafkaServer) -> Iterator[KafkaServer]:
+    """A broker with `doors`, where users have names and rights; make users that no other test has."""
+    server = kafka if kafka.breakable else start_kafka(external=False)
+    yield server
+    if server is not kafka:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
 def redis_server(announce: Callable[[str], None]) -> Iterator[RedisServer]:
     """A real Redis for the whole run; most tests want `redis_url`."""
     server = start_redis()

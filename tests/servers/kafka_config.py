@@ -9,6 +9,8 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.servers.kafka_doors import PROTOCOLS, Doors
+
 VERSION = "4.3.1"
 
 _SILENT = logging.Logger("a broker that is not up yet")
@@ -26,7 +28,7 @@ class Detour(NamedTuple):
 
 
 def broker_properties(
-    listen_on: str, port: int, controller_port: int, data: str, detour: Detour
+    listen_on: str, port: int, controller_port: int, data: str, detour: Detour, *, doors: Doors
 ) -> dict[str, str]:
     """One node that is broker and controller, advertised on loopback, and small.
 
@@ -34,14 +36,19 @@ def broker_properties(
     for tests of session time-outs.
     """
     listeners = [f"PLAINTEXT://{listen_on}:{port}", f"DETOUR://{listen_on}:{detour.port}"]
+    advertised = [f"PLAINTEXT://127.0.0.1:{port}", f"DETOUR://127.0.0.1:{detour.advertised}"]
+    protocols = {"PLAINTEXT": "PLAINTEXT", "DETOUR": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **PROTOCOLS}
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "listeners": ",".join([*listeners, f"CONTROLLER://127.0.0.1:{controller_port}"]),
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port},DETOUR://127.0.0.1:{detour.advertised}",
+        "listener.security.protocol.map": ",".join(f"{name}:{how}" for name, how in protocols.items()),
+        "listeners": ",".join(
+            [*listeners, *doors.listeners(listen_on), f"CONTROLLER://127.0.0.1:{controller_port}"]
+        ),
+        "advertised.listeners": ",".join([*advertised, *doors.listeners("127.0.0.1")]),
+        **doors.properties(),
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": data,
         "auto.create.topics.enable": "false",

@@ -7,7 +7,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from tests.servers.kafka_config import VERSION, Detour, Probe, broker_properties
-from tests.servers.process import ServerError, free_port, last_words
+from tests.servers.kafka_doors import Doors
+from tests.servers.process import ServerError, free_port, last_words, make_folder, remove_folder
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -31,9 +32,14 @@ class DockerKafka:
         # Published by hand: with_bind_ports would listen on every interface.
         ports: dict[str, Any] = container.ports
         self.detour = Detour(free_port(), free_port())
-        for inside in (port, self.detour.port):
+        self._folder = make_folder("kafka")
+        self.doors = Doors(self._folder)
+        # One path inside and out, too. The image's user is another than ours: it has to be let in.
+        self._folder.chmod(0o755)
+        container = container.with_volume_mapping(str(self._folder), str(self._folder), "ro")
+        for inside in (port, self.detour.port, *self.doors.ports):
             ports[f"{inside}/tcp"] = ("127.0.0.1", inside)
-        for key, value in environment(port, self.detour).items():
+        for key, value in environment(port, self.detour, self.doors).items():
             container = container.with_env(key, value)
         self._container: DockerContainer = container.start()
         try:
@@ -72,6 +78,7 @@ class DockerKafka:
     def stop(self) -> None:
         """End it for good and remove its data."""
         self._container.stop()
+        remove_folder(self._folder)
 
     def _wait(self) -> None:
         if not Probe(self.bootstrap_servers).wait(90):
@@ -80,10 +87,13 @@ class DockerKafka:
             raise ServerError(f"{self.origin} did not answer within 90 s; its last words:\n{last}")
 
 
-def environment(port: int, detour: Detour) -> dict[str, str]:
-    """The broker's properties as the image takes them: `log.dirs` is KAFKA_LOG_DIRS."""
-    properties = broker_properties("0.0.0.0", port, port + 1, "/tmp/streamer-tests", detour)
-    return {f"KAFKA_{key.replace('.', '_').upper()}": value for key, value in properties.items()}
+def environment(port: int, detour: Detour, doors: Doors) -> dict[str, str]:
+    """The broker's properties as the image takes them: `log.dirs` is KAFKA_LOG_DIRS, a dash is three `_`."""
+    properties = broker_properties("0.0.0.0", port, port + 1, "/tmp/streamer-tests", detour, doors=doors)
+    return {
+        f"KAFKA_{key.replace('-', '___').replace('.', '_').upper()}": value
+        for key, value in properties.items()
+    }
 
 
 def docker_answers() -> bool:

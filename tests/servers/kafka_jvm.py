@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.servers.kafka_config import VERSION, Detour, Probe, broker_properties
+from tests.servers.kafka_doors import Doors
 from tests.servers.process import (
     CACHE,
     ServerError,
@@ -23,7 +24,7 @@ _CLUSTER_ID = "c3RyZWFtZXItdGVzdHMhIQ"  # any 16 bytes in Base64: these say "str
 
 
 class JvmKafka:
-    """A broker and controller in one Java process on two loopback ports."""
+    """A broker and controller in one Java process on loopback ports."""
 
     breakable = True
 
@@ -34,8 +35,9 @@ class JvmKafka:
         self.bootstrap_servers = f"127.0.0.1:{port}"
         self.origin = f"Apache Kafka {VERSION} on Java"
         self.detour = Detour(free_port(), free_port())
+        self.doors = Doors(self._folder / "tls")
         data = str(self._folder / "data")
-        properties = broker_properties("127.0.0.1", port, free_port(), data, self.detour)
+        properties = broker_properties("127.0.0.1", port, free_port(), data, self.detour, doors=self.doors)
         configuration = self._folder / "server.properties"
         configuration.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), "utf-8")
         classpath = ["-cp", f"{jars}/*", f"-Dlog4j2.configurationFile={_FILES / 'log4j2.properties'}"]
