@@ -9,7 +9,7 @@ UV_VERSION := 0.13.8
 VENV       := .venv
 BIN        := $(VENV)/bin
 STAMP      := $(VENV)/.installed
-CODE       := $(wildcard streamer tests bench training)
+CODE       := $(wildcard streamer tests bench training release)
 ARGS       ?=
 
 # uv from PATH, else the one that the stamp's recipe puts into .venv.
@@ -17,7 +17,7 @@ UV = $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test faults lint format bench constraints clean
+.PHONY: help venv demo test faults lint format bench constraints sbom clean
 
 help:
 	@echo "make demo         the main job with an embedded Kafka, Redis and model (ARGS=\"--serve\" leaves it running)"
@@ -26,6 +26,7 @@ help:
 	@echo "make lint         ruff and mypy --strict        make format   let ruff rewrite the code"
 	@echo "make bench        the throughput benchmark      make venv     only the installation"
 	@echo "make constraints  pin the newest dependencies   make clean    remove .venv, caches and builds"
+	@echo "make sbom         list what an image holds, as CycloneDX, in dist/sbom.cdx.json"
 
 venv: $(STAMP)
 
@@ -83,6 +84,16 @@ bench: $(STAMP)
 constraints: $(STAMP)
 	"$(UV)" pip compile --universal --all-extras --upgrade --no-emit-index-url --no-annotate \
 	  --custom-compile-command "make constraints" --python-version 3.11 pyproject.toml --output-file constraints.txt
+
+# What an image holds, without building one: the same installation, in a virtual environment of its own.
+sbom: $(STAMP)
+	@mkdir -p dist
+	"$(UV)" venv --quiet --clear --python $(BIN)/python .cache/image
+	"$(UV)" pip install --quiet --python .cache/image/bin/python --constraints constraints.txt \
+	  --requirements pyproject.toml --extra torch
+	"$(UV)" pip install --quiet --python .cache/image/bin/python --no-deps .
+	"$(UV)" tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml \
+	  --output-reproducible --output-file dist/sbom.cdx.json .cache/image
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
