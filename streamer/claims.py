@@ -87,7 +87,8 @@ class Claims:
         skipped: list[str] = []
         offsets: dict[TopicPartition, int] = {}
         for release in written:
-            offsets |= release.offsets
+            for partition, offset in release.written.items():
+                offsets[partition] = max(offset, offsets.get(partition, -1))
             for job in release.jobs:
                 if type(job.settled) is Result:
                     results += 1

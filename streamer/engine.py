@@ -21,11 +21,12 @@ from streamer.claims import Claims
 from streamer.codec import Decoder
 from streamer.errors import DeviceError, RecordError, TransientError
 from streamer.ledger import Ledger
-from streamer.limits import DeadLetterGuard, Limits
+from streamer.limits import Limits
 from streamer.metrics import Metrics
+from streamer.outbox import GLANCE, Outbox
 from streamer.planner import make_batch
 from streamer.protocols import Backend, DeadLetterQueue, Deduplicator, Sink, Source
-from streamer.records import Batch, Outcome, Release, Skip, TopicPartition
+from streamer.records import Batch, Outcome, Skip, TopicPartition
 from streamer.sizing import TokenBudget
 from streamer.suspects import Suspects
 from streamer.verdicts import Judge
@@ -38,8 +39,6 @@ log = logging.getLogger(__name__)
 PLANNED_AHEAD = 2
 # The longest wait, in seconds, for anything: signals and rebalances are served at least this often.
 PATIENCE = 0.1
-# The longest wait for an outcome while new records would be welcome.
-GLANCE = 0.005
 
 
 class Engine:
@@ -76,10 +75,11 @@ class Engine:
         self._judge = Judge(backend, budget, self.metrics, wall)
         self._claims = Claims(deduplicator, dead_letters, self.metrics, clock)
         self._planned: deque[Batch] = deque()
-        self._published: deque[Release] = deque()
         self._inferring = Backoff()
         self._suspects = Suspects(deduplicator, self._judge, self._inferring, clock, limits.max_attempts)
-        self._guard = DeadLetterGuard(limits)
+        self._outbox = Outbox(
+            source=source, sink=sink, claims=self._claims, ledger=ledger, limits=limits, clock=clock
+        )
         self._stopping = self._closed = False
         self._busy_at = clock()
         source.subscribe(self)
@@ -89,7 +89,9 @@ class Engine:
         while not self._stopping:
             self.step()
             if exit_when_idle is not None and self.idle_for() >= exit_when_idle:
-                break
+                if self._source.exhausted():
+                    break
+                self._busy_at = self._clock()
         self.drain()
 
     def stop(self) -> None:
@@ -132,7 +134,8 @@ class Engine:
         """Close a ready window: claim its ids, tokenize, plan batches. Offer them to the worker."""
         if len(self._planned) < PLANNED_AHEAD:
             now = self._clock()
-            if not self._claims and self._window.ready(now, starving=self._starving):
+            held = self._claims or self._outbox.awaits
+            if not held and self._window.ready(now, starving=self._starving):
                 self._claims.add(self._window.close(now))
             self._planned.extend(self._suspects.plan(self._claims.take(), self._budget))
         while self._planned and self._worker.room > 0 and self._inferring.ready(self._clock()):
@@ -151,29 +154,18 @@ class Engine:
             raise DeviceError(f"a batch has been on the device for more than {self._limits.hang:g} s")
         release = self._ledger.release()
         if release is not None:
-            self._guard.check(release.jobs)
-            self._sink.publish(release)
-            self._published.append(release)
+            self._outbox.publish(release)
         self._sink.poll(0)
 
     def commit(self) -> None:
         """Mark what the sink has acknowledged, and commit it, in the order of publication."""
-        written: list[Release] = []
-        for release in self._published:
-            if release.unacknowledged:
-                break
-            written.append(release)
-        if written and self._claims.mark(written):
-            for release in written:
-                if not release.committed:
-                    self._source.commit(release.offsets)
-                self._ledger.give_back(release)
-                self._published.popleft()
+        self._outbox.commit()
 
     # -- the assignment: called by the source, inside its poll, so always between two steps -----------------
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
         log.info("partitions assigned", extra={"partitions": partitions})
+        self._outbox.returned(partitions)
         self._ledger.assign(partitions)
         self.metrics.rebalances += 1
         self.metrics.assigned = len(self._ledger.lanes)
@@ -217,7 +209,7 @@ class Engine:
         self._closed = True
         self._worker.close()
         self._forget(list(self._ledger.lanes))
-        self._published.clear()
+        self._outbox.clear()
         self._source.close()
         self._sink.close()
 
@@ -225,7 +217,7 @@ class Engine:
         """Seconds for which every assigned partition was read to its end and nothing was under way."""
         ends = self._source.ends()
         lanes = self._ledger.lanes
-        if not lanes or self._published or any(lane.jobs or p not in ends for p, lane in lanes.items()):
+        if not lanes or self._outbox or any(lane.jobs or p not in ends for p, lane in lanes.items()):
             self._busy_at = self._clock()
         return self._clock() - self._busy_at
 
@@ -239,7 +231,7 @@ class Engine:
         """Wait for records only while nothing else can happen before they come."""
         if self._worker.in_flight:
             return 0.0
-        if self._published:
+        if self._outbox:
             return GLANCE
         now = self._clock()
         if self._planned:
@@ -281,7 +273,7 @@ class Engine:
     def _finish(self, seconds: float) -> bool:
         """See what the worker holds and what is published through to the commit; False at the deadline."""
         deadline = self._clock() + seconds
-        while self._worker.in_flight or self._published:
+        while self._worker.in_flight or self._outbox:
             if self._clock() >= deadline:
                 return False
             self.settle()
@@ -292,6 +284,3 @@ class Engine:
     def _forget(self, partitions: Sequence[TopicPartition]) -> None:
         self._ledger.revoke(partitions)
         self.metrics.assigned = len(self._ledger.lanes)
-        for release in self._published:
-            for partition in partitions:
-                release.offsets.pop(partition, None)

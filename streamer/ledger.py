@@ -10,19 +10,21 @@ from collections import deque
 from collections.abc import Iterable
 
 from streamer.errors import FatalError
-from streamer.records import Job, Record, Release, TopicPartition
+from streamer.records import Job, Record, Release, Skip, TopicPartition
 
 # What a record costs beyond its bytes: the structs and list slots that hold it on its way.
 OVERHEAD_BYTES = 800
+NEVER = 1 << 63  # above every offset
 
 
 class Lane:
     """One assignment of one partition. A partition that comes back gets a new lane: that is its epoch.
 
-    Work of a lane that has closed meanwhile is dropped; the partition's new owner redoes it.
+    Work of a lane that has closed meanwhile is dropped; the partition's new owner redoes it. What of it is
+    under way to the sink by then is still written, and marked, so that the new owner need not.
     """
 
-    __slots__ = ("closed", "frontier", "jobs", "next", "partition", "survived")
+    __slots__ = ("closed", "dropped", "frontier", "jobs", "next", "partition", "survived")
 
     def __init__(self, partition: TopicPartition, survived: int = -1) -> None:
         self.partition = partition
@@ -30,7 +32,13 @@ class Lane:
         self.jobs: deque[Job] = deque()
         self.next = -1  # the offset after the newest record read
         self.frontier = -1  # the offset after the newest record released
+        self.dropped = NEVER  # the first offset that was released and then not written after all
         self.closed = False
+
+    def drop(self, job: Job) -> None:
+        """Leave a released job to the new owner, this lane has closed: nothing from it on is marked."""
+        job.settled = Skip("revoked")
+        self.dropped = min(self.dropped, job.record.offset)
 
 
 class Ledger:
@@ -109,9 +117,9 @@ class Ledger:
     def release(self) -> Release | None:
         """Take the contiguous settled prefix of every lane; None when nothing has moved."""
         jobs: list[Job] = []
-        offsets: dict[TopicPartition, int] = {}
+        reach: dict[Lane, int] = {}
         size = 0
-        for partition, lane in self.lanes.items():
+        for lane in self.lanes.values():
             waiting = lane.jobs
             while waiting and waiting[0].settled is not None:
                 job = waiting.popleft()
@@ -119,8 +127,8 @@ class Ledger:
                 jobs.append(job)
             frontier = waiting[0].record.offset if waiting else lane.next
             if frontier > lane.frontier:
-                lane.frontier = offsets[partition] = frontier
-        return Release(jobs, offsets, size) if jobs or offsets else None
+                lane.frontier = reach[lane] = frontier
+        return Release(jobs, reach, size) if jobs or reach else None
 
     def give_back(self, release: Release) -> None:
         """A release is written and done with: what it held is free. Until then it counts as in flight."""

@@ -38,6 +38,9 @@ class Source(Protocol):
     def ends(self) -> Mapping[TopicPartition, int]:
         """The partitions read to their end, and the offset there. One that has more to read is absent."""
 
+    def exhausted(self) -> bool:
+        """Ask whether all that is there was read. False too when nobody answers, after a second or so."""
+
     def lag(self) -> Mapping[TopicPartition, int]:
         """Records between the position and the end of each partition; one whose lag is unknown is absent."""
 

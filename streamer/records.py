@@ -1,4 +1,4 @@
-"""The nouns of the line, in the order in which a record becomes them. No behaviour lives here."""
+"""The nouns of the line, in the order in which a record becomes them. Hardly any behaviour lives here."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Outcome(Struct, gc=False, eq=False):
 
 
 class Release(Struct, gc=False, eq=False):
-    """The settled prefix of every partition, in order, and the offsets that may be committed after it.
+    """The settled prefix of every partition, in order; `reach` is the offset after it, by lane.
 
     A release without jobs only moves offsets: past skips, transaction markers and compacted records.
     `size` is what it holds, in bytes; `unacknowledged` counts what the sink still waits for. `committed` says
@@ -134,10 +134,20 @@ class Release(Struct, gc=False, eq=False):
     """
 
     jobs: list[Job]
-    offsets: dict[TopicPartition, int]
+    reach: dict[Lane, int]
     size: int
     unacknowledged: int = 0
     committed: bool = False
+
+    @property
+    def offsets(self) -> dict[TopicPartition, int]:
+        """What may be committed once it is written: nothing of a lane that has closed, another owns that."""
+        return {lane.partition: offset for lane, offset in self.reach.items() if not lane.closed}
+
+    @property
+    def written(self) -> dict[TopicPartition, int]:
+        """What may be marked once it is written, whoever owns it by then: up to what was dropped."""
+        return {lane.partition: min(offset, lane.dropped) for lane, offset in self.reach.items()}
 
 
 class Envelope(NamedTuple):

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError
 
 from streamer.backoff import Backoff
 from streamer.errors import FatalError
-from streamer.records import Envelope, Job, Release, Skip
+from streamer.records import Envelope, Job, Release
 from streamer.sinks.writer import Outgoing, Writer
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,7 @@ class KafkaSink:
         waiting, self._held = sorted(self._held, key=attrgetter("number")), deque()
         for message in waiting:
             if message.job.lane.closed:
-                # Its partition has a new owner. It was not written, so it must not be marked as written.
-                message.job.settled = Skip("revoked")
+                message.job.lane.drop(message.job)
                 message.release.unacknowledged -= 1
             elif self._held or not self._writer.send(message):
                 self._held.append(message)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from streamer.records import Release, Skip, TopicPartition
+from streamer.records import Release, TopicPartition
 from streamer.sinks.writer import Outgoing, Writer
 
 
@@ -35,8 +35,7 @@ class Transaction:
         self.releases.append(release)
         for job in release.jobs:
             if job.lane.closed:
-                # Its partition has a new owner. It was not written, so it must not be marked as written.
-                job.settled = Skip("revoked")
+                job.lane.drop(job)
             else:
                 self._lanes.add(job.lane)
         self.unsent.extend(writer.messages(release))
@@ -56,7 +55,7 @@ class Transaction:
 
     @property
     def offsets(self) -> dict[TopicPartition, int]:
-        """The newest offset of each partition that is still ours: the engine takes the others out."""
+        """The newest offset of each partition that is still ours."""
         offsets: dict[TopicPartition, int] = {}
         for release in self.releases:
             offsets |= release.offsets

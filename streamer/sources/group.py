@@ -36,16 +36,28 @@ class KafkaGroup:
         metadata = self._consumer.consumer_group_metadata()
         return metadata if self._consumer.memberid() else None
 
-    def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    def committed(
+        self, partitions: Sequence[TopicPartition], timeout: float = ANSWER
+    ) -> dict[TopicPartition, int]:
         """The group's offsets; a partition without one is absent. Raises TransientError."""
         try:
             asked = positions_of(dict.fromkeys(partitions, OFFSET_INVALID))
-            answers = self._consumer.committed(asked, timeout=ANSWER)
+            answers = self._consumer.committed(asked, timeout=timeout)
         except KafkaException as error:
             raise TransientError(f"committed offsets: {error.args[0]}") from error
         if failed := [answer for answer in answers if answer.error is not None]:
             raise TransientError(f"committed offsets: {failed[0].error}")
         return {TopicPartition(at.topic, at.partition): at.offset for at in answers if at.offset >= 0}
+
+    def end(self, partition: TopicPartition) -> int:
+        """The offset after the last record that we may read. Raises TransientError."""
+        try:
+            answer = self._consumer.get_watermark_offsets(Position(*partition), timeout=ANSWER)
+        except KafkaException as error:
+            raise TransientError(f"the end of {partition}: {error.args[0]}") from error
+        if answer is None:
+            raise TransientError(f"the end of {partition}: no answer")
+        return answer[1]
 
 
 def partitions_of(positions: Sequence[Position]) -> list[TopicPartition]:

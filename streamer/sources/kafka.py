@@ -7,8 +7,7 @@ What shapes this file, all of it measured on librdkafka 2.16:
 - `consume(n, timeout)` waits out the whole time-out unless n records arrive. `poll(timeout)` and then
   `consume(n - 1, 0)` returns with what is there.
 - A partition that was paused when it left comes back paused: `resume` after every assignment.
-- An asynchronous commit without offsets commits what a rebalance may have moved: commits here carry offsets,
-  and only of partitions that are owned.
+- An asynchronous commit without offsets commits what a rebalance may have moved: see `commits.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ from confluent_kafka import TopicPartition as Position
 from streamer.errors import FatalError, StreamerError, TransientError
 from streamer.protocols import Assignment
 from streamer.records import Record, TopicPartition
-from streamer.sources.group import HOPELESS, KafkaGroup, partitions_of, positions_of
+from streamer.sources.commits import Commits
+from streamer.sources.group import HOPELESS, KafkaGroup, partitions_of
 from streamer.sources.message import read
 from streamer.sources.statistics import lags
 
@@ -48,7 +48,6 @@ REQUIRED: dict[str, Any] = {
     "enable.auto.offset.store": False,
     "enable.partition.eof": True,
 }
-COMMIT_INTERVAL = 0.1  # seconds between asynchronous commits
 GOODBYE = 5.0  # seconds for leaving the group
 
 
@@ -74,9 +73,6 @@ class KafkaSource:
         self._ends: dict[TopicPartition, int] = {}
         self._paused = False
         self._failure: BaseException | None = None
-        self._uncommitted: dict[TopicPartition, int] = {}
-        self._unanswered = 0  # commits sent and not yet answered
-        self._commit_due = 0.0
         # Lag by partition, as of the last statistics; a partition whose lag is unknown is absent.
         self._lag: dict[TopicPartition, int] = {}
         self._consumer = Consumer(
@@ -89,6 +85,7 @@ class KafkaSource:
             }
         )
         self.group = KafkaGroup(self._consumer)
+        self._commits = Commits(self._consumer, self.group)
 
     def subscribe(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -97,7 +94,7 @@ class KafkaSource:
         )
 
     def poll(self, max_records: int, timeout: float) -> list[Record]:
-        self._commit_if_due()
+        self._commits.send_if_due(self._clock())
         try:
             messages = self._take(max_records, timeout)
         except KafkaException as error:  # a fatal error, whatever `error_cb` is there for
@@ -119,6 +116,14 @@ class KafkaSource:
     def ends(self) -> Mapping[TopicPartition, int]:
         return self._ends
 
+    def exhausted(self) -> bool:
+        """An end that was seen once says nothing of a broker that has gone since."""
+        try:
+            return all(self._ends.get(at) == self.group.end(at) for at in self._owned)
+        except TransientError as error:
+            log.warning("is there more to read? %s", error)
+            return False
+
     def lag(self) -> Mapping[TopicPartition, int]:
         return self._lag
 
@@ -131,18 +136,16 @@ class KafkaSource:
         self._consumer.resume(self._consumer.assignment())
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        for partition, offset in offsets.items():
-            if partition in self._owned:
-                self._uncommitted[partition] = offset
+        self._commits.add(offsets)
 
     def flush(self, timeout: float) -> None:
         deadline = self._clock() + timeout
-        self._send_commit()
-        while self._unanswered and self._clock() < deadline:
+        self._commits.send()
+        while not self._commits.answered and self._clock() < deadline:
             # A synchronous commit would wait for as long as a broker that is frozen holds the connection.
             # What this reads is not lost: it is not committed.
             self._consumer.poll(0.05)
-        if self._unanswered or self._uncommitted:
+        if not self._commits.settled:
             raise TransientError("the broker did not take the last commit")
 
     def close(self) -> None:
@@ -165,22 +168,6 @@ class KafkaSource:
             messages.insert(0, first)
         return messages
 
-    def _commit_if_due(self) -> None:
-        if not self._unanswered and self._clock() >= self._commit_due:
-            self._commit_due = self._clock() + COMMIT_INTERVAL
-            self._send_commit()
-
-    def _send_commit(self) -> None:
-        if not self._uncommitted:
-            return
-        positions = positions_of(self._uncommitted)
-        self._uncommitted = {}
-        self._unanswered += 1
-        try:
-            self._consumer.commit(offsets=positions, asynchronous=True)
-        except KafkaException as error:
-            self._on_commit(error.args[0], positions)
-
     def _note(self, message: Message) -> None:
         """An event that came in the place of a record."""
         error = message.error()
@@ -200,6 +187,7 @@ class KafkaSource:
         partitions = partitions_of(positions)
         self._guarded(lambda: self._listener.assigned(partitions))
         self._owned.update(partitions)
+        self._commits.own(partitions)
         self._moved.update(partitions)
         if self._incremental:
             consumer.incremental_assign(positions)
@@ -211,19 +199,8 @@ class KafkaSource:
     def _on_revoke(self, consumer: Consumer, positions: list[Position]) -> None:
         partitions = partitions_of(positions)
         self._guarded(lambda: self._listener.revoked(partitions))
-        self._commit_before_they_go()
+        self._commits.hand_over(partitions)
         self._disown(consumer, positions, partitions)
-
-    def _commit_before_they_go(self) -> None:
-        """Waits for the answer, so that the next owner starts behind it, unless the broker owes one."""
-        if self._unanswered or not self._uncommitted:
-            self._send_commit()
-            return
-        positions, self._uncommitted = positions_of(self._uncommitted), {}
-        try:
-            self._consumer.commit(offsets=positions, asynchronous=False)
-        except KafkaException as error:
-            log.warning("commit failed, its records will be read again: %s", error.args[0])
 
     def _on_lost(self, consumer: Consumer, positions: list[Position]) -> None:
         partitions = partitions_of(positions)
@@ -234,26 +211,18 @@ class KafkaSource:
         self, consumer: Consumer, positions: list[Position], partitions: Sequence[TopicPartition]
     ) -> None:
         self._moved.update(partitions)
+        self._commits.disown(partitions)
         for partition in partitions:
             self._owned.discard(partition)
-            for kept in (self._ends, self._uncommitted, self._lag):
-                kept.pop(partition, None)
+            self._ends.pop(partition, None)
+            self._lag.pop(partition, None)
         if self._incremental:
             consumer.incremental_unassign(positions)
         else:
             consumer.unassign()
 
     def _on_commit(self, error: KafkaError | None, positions: list[Position]) -> None:
-        self._unanswered -= 1
-        failed = error or next((p.error for p in positions if p.error is not None), None)
-        if failed is None or failed.code() == KafkaError._NO_OFFSET:
-            return
-        # A partition that has moved is no longer owned: its records will be read again by its new owner.
-        log.warning("commit failed, tried again for what is still owned: %s", failed)
-        for position in positions:
-            partition = TopicPartition(position.topic, position.partition)
-            if partition in self._owned:
-                self._uncommitted.setdefault(partition, position.offset)
+        self._commits.answer(error, positions)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

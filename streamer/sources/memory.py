@@ -73,6 +73,9 @@ class MemorySource:
     def ends(self) -> Mapping[TopicPartition, int]:
         return {p: at for p, at in self._positions.items() if at == len(self._log.records[p])}
 
+    def exhausted(self) -> bool:
+        return len(self.ends()) == len(self._positions)
+
     def lag(self) -> Mapping[TopicPartition, int]:
         return {p: len(self._log.records[p]) - at for p, at in self._positions.items()}
 

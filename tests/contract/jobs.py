@@ -43,4 +43,4 @@ def skipped(job: Job) -> Job:
 
 def release(jobs: Iterable[Job]) -> Release:
     listed = list(jobs)
-    return Release(listed, {job.lane.partition: job.record.offset + 1 for job in listed}, 0)
+    return Release(listed, {job.lane: job.record.offset + 1 for job in listed}, 0)

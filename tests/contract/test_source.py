@@ -168,6 +168,17 @@ def test_who_loses_a_partition_may_still_commit_it_when_told(make_world: MakeWor
     listener.on = lambda event, partitions: None
 
 
+def test_it_is_exhausted_when_all_that_is_there_was_read(make_world: MakeWorld) -> None:
+    world = make_world(2)
+    world.append(b"1", 0)
+    source, listener = world.member()
+    until(lambda: bool(listener.owned) and len(source.ends()) == 2, source)
+    assert source.exhausted()
+    world.append(b"2", 1)
+    assert not source.exhausted(), "before the next poll"
+    until(source.exhausted, source)
+
+
 def test_a_partition_that_comes_back_is_read_from_the_committed_offset(make_world: MakeWorld) -> None:
     world = make_world(1)
     for number in range(6):

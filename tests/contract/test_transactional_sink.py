@@ -156,7 +156,6 @@ def test_a_partition_that_goes_is_taken_out_of_the_open_transaction(world: World
     before = world.end("read_uncommitted")
     poll_until(sink, lambda: world.end("read_uncommitted") > before, "the second is written")
     gone.closed = True
-    del second.offsets[INPUT]
     world.later = LONG
     acknowledge(sink, second)
     assert world.ids(2) == ["0-0", "1-0"]
@@ -265,7 +264,6 @@ def test_an_abort_that_comes_too_early_costs_a_producer_and_no_more(world: World
     sink.publish(second)
     sink.poll(0)
     gone.closed = True
-    del second.offsets[INPUT]
     world.later = LONG
     acknowledge(sink, second)
     assert world.ids(2) == ["0-0", "1-0"] and world.committed() == 1

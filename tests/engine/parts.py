@@ -159,7 +159,7 @@ class LateSink(PromptSink):
     def poll(self, timeout: float) -> None:
         closed = [(release, job) for release, job in self.held if job.lane.closed]
         for release, job in closed:
-            job.settled = Skip("revoked")
+            job.lane.drop(job)
             release.unacknowledged -= 1
         self.held = [(release, job) for release, job in self.held if not isinstance(job.settled, Skip)]
         if self.hold or not self.held:

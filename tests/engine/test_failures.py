@@ -183,7 +183,7 @@ def test_marks_come_after_publication_and_before_the_commit() -> None:
     marked: list[str] = []
 
     def look(point: str) -> None:
-        if point == "mark:before" and any(release.jobs for release in rig.engine._published):
+        if point == "mark:before" and any(release.jobs for release in rig.engine._outbox._releases):
             assert len(rig.results) == 4
             marked.append(point)
         elif point == "commit:before" and any(rig.source._uncommitted.values()):

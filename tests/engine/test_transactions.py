@@ -9,7 +9,7 @@ import pytest
 
 from streamer.errors import TransientError
 from streamer.limits import Limits
-from streamer.records import Envelope, Job, Release, Skip, TopicPartition
+from streamer.records import Envelope, Job, Release, TopicPartition
 from streamer.sinks.memory import MemorySink
 from tests.engine.accounts import check_accounts
 from tests.engine.parts import Crash, PromptSink
@@ -50,7 +50,7 @@ class AtomicSink(PromptSink):
             return
         for job in (job for release in self.waiting for job in release.jobs):
             if job.lane.closed:
-                job.settled = Skip("revoked")
+                job.lane.drop(job)
         self.hook("transaction:inside")
         for release in self.waiting:
             MemorySink.publish(self, Release(release.jobs, {}, 0))

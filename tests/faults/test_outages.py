@@ -18,6 +18,7 @@ from tests.servers import KafkaServer, RedisServer
 
 SECONDS = runs(3, 30)
 BUSY = Plan(jitter_ms=30)
+ALIVE = "the worker lived, and knows what was under way when it lost its partitions"
 HANGS = [
     pytest.param("classic", "infer:inside", marks=pytest.mark.case("7")),
     pytest.param("consumer", "mark:before", marks=pytest.mark.case("7b")),
@@ -68,7 +69,7 @@ def test_a_broker_that_is_killed_and_comes_back(make_world: MakeWorld, breakable
         fault.end = time.time()
         world.send(500)
         world.wait_results(500, worker)
-    world.finish()
+    assert world.finish().duplicated == 0, ALIVE
 
 
 @pytest.mark.case("9")
@@ -83,7 +84,7 @@ def test_a_broker_that_freezes(make_world: MakeWorld, breakable_kafka: KafkaServ
     breakable_kafka.resume()
     fault.end = time.time()
     world.wait_results(500, worker)
-    world.finish()
+    assert world.finish().duplicated == 0, ALIVE
 
 
 @pytest.mark.case("10")
@@ -103,7 +104,7 @@ def test_a_bad_network_to_kafka(
         mend(kafka_proxy)
         fault.end = time.time()
         world.wait_results(300, worker)
-    world.finish()
+    assert world.finish().duplicated == 0, ALIVE
 
 
 def break_(proxy: Proxy, what: str) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Position
 
 from streamer.codec import Decoder
 from streamer.errors import FatalError, RecordError, TransientError
 from streamer.records import TopicPartition
+from streamer.sources.commits import HANDOVER, Commits
+from streamer.sources.group import KafkaGroup
 from streamer.sources.kafka import KafkaSource
 from tests.contract.source_worlds import Listener
 
@@ -55,6 +57,9 @@ class Scripted:
     def __init__(self) -> None:
         self.queue: list[Message | Callable[[], None]] = []
         self.commits: list[tuple[dict[TopicPartition, int], bool]] = []
+        self.committed_asked: list[float] = []
+        self.answers = True
+        self.end = 0
 
     def poll(self, timeout: float) -> Message | None:
         """One entry of the script: a message, or a call."""
@@ -81,6 +86,16 @@ class Scripted:
         self.commits.append((sent, asynchronous))
         return offsets
 
+    def committed(self, positions: list[Position], timeout: float) -> list[Position]:
+        self.committed_asked.append(timeout)
+        if not self.answers:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        sent, _ = self.commits[-1]
+        return [Position(topic, number, offset) for (topic, number), offset in sent.items()]
+
+    def get_watermark_offsets(self, position: Position, timeout: float) -> tuple[int, int] | None:
+        return (0, self.end) if self.answers else None
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *arguments, **named: []
 
@@ -92,6 +107,8 @@ class Rig:
         self.source._consumer.close()
         self.consumer = Scripted()
         self.source._consumer = self.consumer  # type: ignore[assignment]
+        self.source.group = KafkaGroup(self.consumer)  # type: ignore[arg-type]
+        self.source._commits = Commits(self.consumer, self.source.group)  # type: ignore[arg-type]
         self.listener = Listener()
         self.source.subscribe(self.listener)
 
@@ -257,16 +274,48 @@ def test_a_flush_that_is_refused_says_so(rig: Rig) -> None:
 def test_what_is_settled_while_a_partition_goes_is_committed_before_it_is_gone(rig: Rig) -> None:
     rig.listener.on = lambda event, partitions: rig.source.commit({FIRST: 5})
     rig.revoke()
-    assert rig.consumer.commits == [({FIRST: 5}, False)]
+    assert rig.consumer.commits == [({FIRST: 5}, True)]
+    assert rig.consumer.committed_asked == [HANDOVER], "the group has it before the partition goes"
 
 
-def test_a_broker_that_owes_an_answer_is_not_waited_for(rig: Rig) -> None:
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_commit_that_is_not_answered_goes_again_when_its_partition_goes(rig: Rig, answers: bool) -> None:
     rig.now = 10.0
-    rig.source.commit({FIRST: 4})
+    rig.assign(1)
+    rig.source.commit({FIRST: 4, TopicPartition("texts.in", 1): 7})
     rig.poll()
     rig.source.commit({FIRST: 5})
-    rig.revoke()
-    assert rig.consumer.commits == [({FIRST: 4}, True), ({FIRST: 5}, True)]
+    rig.consumer.answers = answers
+    rig.revoke(1)
+    assert rig.consumer.commits[1:] == [({FIRST: 5, TopicPartition("texts.in", 1): 7}, True)]
+    assert rig.consumer.committed_asked == [HANDOVER]
+    rig.lose()
+    assert len(rig.consumer.commits) == 2, "and what is lost is not committed"
+
+
+def test_a_commit_that_failed_late_takes_nothing_back(rig: Rig) -> None:
+    rig.now = 10.0
+    rig.assign(1)
+    rig.source.commit({FIRST: 4, TopicPartition("texts.in", 1): 1})
+    rig.poll()
+    rig.source.commit({FIRST: 9})
+    rig.revoke(1)
+    rig.answer(4, KafkaError(KafkaError._TIMED_OUT))
+    rig.answer(9)
+    rig.now = 20.0
+    rig.poll()
+    assert rig.consumer.commits[2:] == [({FIRST: 9}, True)]
+
+
+def test_the_end_is_asked_for_and_a_broker_that_is_away_has_none(rig: Rig) -> None:
+    rig.consumer.queue = [Message(0), end(1)]
+    rig.poll()
+    rig.consumer.end = 1
+    assert rig.source.exhausted()
+    rig.consumer.end = 2
+    assert not rig.source.exhausted(), "more has come, and is not here yet"
+    rig.consumer.end, rig.consumer.answers = 1, False
+    assert not rig.source.exhausted()
 
 
 def test_what_nothing_would_mend_ends_it(rig: Rig) -> None:
