@@ -13,12 +13,13 @@ from streamer.records import TopicPartition
 class Metrics:
     """Plain numbers since the start. One thread writes and others only read, so there is no lock.
 
-    Results, dead letters and skips count once they are written. `lag` holds the partitions whose lag is
-    known; `polled_at` is the engine's clock at its last step.
+    Results, dead letters, delayed records and skips count once they are written. `lag` holds the partitions
+    whose lag is known; `polled_at` is the engine's clock at its last step.
     """
 
     records: int = 0
     results: int = 0
+    delayed: int = 0
     dead: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     batches: int = 0

@@ -27,6 +27,7 @@ STALE_STEP = 60.0
 COUNTERS: dict[str, str] = {
     "records": "Records read.",
     "results": "Results written to the results topic.",
+    "delayed": "Records written to a retry topic.",
     "batches": "Batches inferred.",
     "failed_batches": "Batches that failed as a whole.",
     "texts": "Texts inferred.",

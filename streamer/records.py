@@ -82,6 +82,15 @@ class DeadLetter(Struct, frozen=True, gc=False):
     failed_at: int
 
 
+class Delay(Struct, frozen=True, gc=False):
+    """A record whose failure may pass: it goes to the retry topic of `level`, counted from 1, and comes back
+    when it is `due`, in milliseconds since the epoch."""
+
+    level: int
+    due: int
+    why: DeadLetter
+
+
 class Skip(Struct, frozen=True, gc=False):
     """A record that needs no result: a duplicate, a redelivery of published work, a tombstone."""
 
@@ -91,8 +100,9 @@ class Skip(Struct, frozen=True, gc=False):
 class Job(Struct, gc=False, eq=False):
     """A record on its way. `settled` is None while it is open; `size` is what it holds, in bytes.
 
-    `encoded` belongs to the backend. `unclaimed` says that deduplication was away and was not waited for,
-    `suspect` that an earlier run had the record in hand when it died.
+    `encoded` belongs to the backend. `attempts` counts how often that had it in hand, `failing_since` is when
+    it first failed for a reason that may pass. `unclaimed` says that deduplication was away and was not
+    waited for, `suspect` that an earlier run had the record in hand when it died.
     """
 
     record: Record
@@ -106,7 +116,8 @@ class Job(Struct, gc=False, eq=False):
     tokens: int = 0
     encoded: Any = None
     attempts: int = 0
-    settled: Result | DeadLetter | Skip | None = None
+    failing_since: float | None = None
+    settled: Result | DeadLetter | Delay | Skip | None = None
 
 
 class Batch(Struct, gc=False, eq=False):
