@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
+from streamer import __version__
 from streamer.cluster import Cluster, describe
 from streamer.codec import Decoder, encode
-from streamer.delays import RetryPolicy, topics_of
 from streamer.engine import Engine
 from streamer.ledger import Ledger
 from streamer.limits import Limits
+from streamer.metrics import Metrics
 from streamer.protocols import Backend, DeadLetterQueue, Deduplicator, Sink
 from streamer.sizing import TokenBudget
 from streamer.window import Window
@@ -25,15 +27,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def build(config: Config) -> Engine:
-    """Connect everything and load the model. Raises StartupError or ConfigurationError."""
+class Model(Backend, Protocol):
+    """A backend that can say what it is, for the log and the metrics."""
+
+    def describe(self) -> dict[str, Any]: ...
+
+
+def build(config: Config, metrics: Metrics | None = None) -> Engine:
+    """Connect everything and load the model. Raises StartupError or ConfigurationError.
+
+    `metrics` say meanwhile how far it is.
+    """
     from streamer.sources.kafka import KafkaSource
 
+    metrics = metrics or Metrics()
+    metrics.stage = "connecting to Kafka"
     topics, cluster = config.topics, describe_cluster(config)
+    metrics.stage = "connecting to Redis"
     deduplicator, dead_letters = _state(config, cluster.generations)
+    metrics.stage = "loading the model"
     backend = load_backend(config)
-    source = KafkaSource(topics.input, kafka_settings(config, config.kafka.consumer, group=True))
-    sink = _sink(config, source.group, cluster)
+    _introduce(config, backend.describe(), metrics)
+    source = KafkaSource(topics.input, kafka_settings(config, config.kafka.consumer, group=True), metrics)
+    sink = _sink(config, source.group, cluster, metrics)
     window, batching, limits = config.window, config.batching, config.limits
     engine = Engine(
         source=source,
@@ -65,18 +81,45 @@ def build(config: Config) -> Engine:
             dead_letter_share=limits.dead_letter_share,
             dead_letters_in_a_row=limits.dead_letters_in_a_row,
             dead_letters_counted=limits.dead_letters_counted,
-            retries=RetryPolicy(config.retry.policy, config.retry.deadline, config.retry.delays),
         ),
+        metrics=metrics,
     )
-    if config.ops.port is not None:
-        from streamer.ops import OpsServer
-
-        ops = OpsServer(engine.metrics, config.ops.host, config.ops.port)
-        log.info("metrics and health at http://%s:%d/", config.ops.host, ops.port)
+    metrics.stage = "running"
     return engine
 
 
-def load_backend(config: Config) -> Backend:
+@contextmanager
+def serve(config: Config, metrics: Metrics) -> Iterator[None]:
+    """Metrics and health over HTTP, as far as they are asked for. Raises StartupError."""
+    if config.ops.port is None:
+        yield
+        return
+    from streamer.ops import OpsServer
+
+    server = OpsServer(metrics, config.ops.host, config.ops.port, hang=config.limits.hang_s)
+    log.info("metrics and health at http://%s:%d/", config.ops.host, server.port)
+    try:
+        yield
+    finally:
+        server.close()
+
+
+def _introduce(config: Config, model: Mapping[str, Any], metrics: Metrics) -> None:
+    """Who this worker is, for whoever looks at many."""
+    named = ("name", "revision", "device", "precision", "attention")
+    metrics.model = {name: str(model[name]) for name in named if name in model}
+    if "attention" in model:
+        metrics.attention_fallback = model["attention"] != "packed"
+    metrics.worker = {
+        "version": __version__,
+        "group": config.kafka.group_id,
+        "topic": config.topics.input,
+        "delivery": config.delivery,
+        "backend": config.model.backend,
+    }
+
+
+def load_backend(config: Config) -> Model:
     """The model, warmed up. Raises StartupError or ConfigurationError."""
     model = config.model
     if model.backend == "fake":
@@ -99,33 +142,33 @@ def load_backend(config: Config) -> Backend:
     return backend
 
 
-def _sink(config: Config, group: KafkaGroup, cluster: Cluster) -> Sink:
+def _sink(config: Config, group: KafkaGroup, cluster: Cluster, metrics: Metrics) -> Sink:
     settings = {"batch.size": cluster.batch_bytes} | kafka_settings(config, config.kafka.producer)
-    where: dict[str, Any] = {
-        "results": config.topics.output,
-        "dead_letters": config.topics.dead_letters,
-        "retries": retry_topics(config),
-        "partitions": cluster.partitions,
-    }
+    results, dead_letters = config.topics.output, config.topics.dead_letters
     if config.delivery == "at_least_once":
         from streamer.sinks.kafka import KafkaSink
 
-        return KafkaSink(settings, **where, encode=encode)
+        return KafkaSink(
+            settings,
+            results=results,
+            dead_letters=dead_letters,
+            partitions=cluster.partitions,
+            encode=encode,
+            metrics=metrics,
+        )
     from streamer.sinks.transactional import TransactionalSink
 
     return TransactionalSink(
         settings,
-        **where,
         transactional_id=transactional_id(config),
         group=group,
+        results=results,
+        dead_letters=dead_letters,
+        partitions=cluster.partitions,
         encode=encode,
         interval=config.kafka.transaction_interval_ms / 1000,
+        metrics=metrics,
     )
-
-
-def retry_group(config: Config) -> str:
-    """The consumer group of `streamer retry`."""
-    return f"{config.kafka.group_id}-retry"
 
 
 def transactional_id(config: Config) -> str:
@@ -137,13 +180,7 @@ def transactional_id(config: Config) -> str:
 def describe_cluster(config: Config) -> Cluster:
     """What the broker says of the topics. Raises StartupError when it is away or a topic is missing."""
     topics = config.topics
-    outputs = [topics.output, topics.dead_letters, *retry_topics(config)]
-    return describe(kafka_settings(config, {}), topics.input, outputs)
-
-
-def retry_topics(config: Config) -> list[str]:
-    """The topic of each delay; none unless records are delayed."""
-    return topics_of(config.topics.retry, config.retry.delays) if config.retry.policy == "delay" else []
+    return describe(kafka_settings(config, {}), topics.input, [topics.output, topics.dead_letters])
 
 
 def kafka_settings(config: Config, own: Mapping[str, Any], *, group: bool = False) -> dict[str, Any]:

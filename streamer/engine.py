@@ -23,6 +23,7 @@ from streamer.errors import DeviceError, RecordError, TransientError
 from streamer.ledger import Ledger
 from streamer.limits import Limits
 from streamer.metrics import Metrics
+from streamer.observer import Observer
 from streamer.outbox import GLANCE, Outbox
 from streamer.planner import make_batch
 from streamer.protocols import Backend, DeadLetterQueue, Deduplicator, Sink, Source
@@ -60,11 +61,11 @@ class Engine:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        metrics: Metrics | None = None,
     ) -> None:
-        self.metrics = Metrics()
+        self.metrics = metrics = metrics or Metrics()
         self._source = source
         self._sink = sink
-        self._backend = backend
         self._worker = worker
         self._decoder = decoder
         self._window = window
@@ -72,7 +73,7 @@ class Engine:
         self._ledger = ledger
         self._limits = limits
         self._clock = clock
-        self._judge = Judge(backend, budget, self.metrics, limits.retries, clock=clock, wall=wall)
+        self._judge = Judge(backend, budget, self.metrics, wall)
         self._claims = Claims(deduplicator, dead_letters, self.metrics, clock)
         self._planned: deque[Batch] = deque()
         self._inferring = Backoff()
@@ -80,6 +81,14 @@ class Engine:
         self._outbox = Outbox(
             source=source, sink=sink, claims=self._claims, ledger=ledger, limits=limits, clock=clock
         )
+        self._observer = Observer(
+            metrics, source=source, worker=worker, ledger=ledger, window=window, wall=wall
+        )
+        self._observer.queues |= {
+            "claims": self._claims,
+            "planned": self._planned,
+            "publishing": self._outbox,
+        }
         self._stopping = self._closed = False
         self._busy_at = clock()
         source.subscribe(self)
@@ -109,13 +118,13 @@ class Engine:
     def intake(self) -> None:
         """Poll the source, decode, fill the window."""
         self._keep_within_bounds()
-        self.metrics.polled_at, self.metrics.lag = self._clock(), self._source.lag()
+        self._observer.step(self._clock())
         # A full window still takes a record a poll: polling must go on, and memory has a bound of its own.
         records = self._source.poll(max(1, self._window.room), self._time_to_poll())
         self.metrics.records += len(records)
         now = self._clock()
         for record in records:
-            job = self._ledger.open(record)
+            job = self._ledger.open(record, now)
             if record.value is None:
                 job.settled = Skip("tombstone")
                 continue
@@ -136,6 +145,7 @@ class Engine:
             now = self._clock()
             held = self._claims or self._outbox.awaits
             if not held and self._window.ready(now, starving=self._starving):
+                self._observer.window_closes(now)
                 self._claims.add(self._window.close(now))
             self._planned.extend(self._suspects.plan(self._claims.take(), self._budget))
         while self._planned and self._worker.room > 0 and self._inferring.ready(self._clock()):
@@ -159,34 +169,33 @@ class Engine:
 
     def commit(self) -> None:
         """Mark what the sink has acknowledged, and commit it, in the order of publication."""
-        self._outbox.commit()
+        self._observer.written(self._outbox.commit())
 
     # -- the assignment: called by the source, inside its poll, so always between two steps -----------------
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
-        log.info("partitions assigned", extra={"partitions": partitions})
         self._outbox.returned(partitions)
         self._ledger.assign(partitions)
-        self.metrics.rebalances += 1
-        self.metrics.assigned = len(self._ledger.lanes)
+        self._observer.rebalanced("assigned", partitions)
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Finish what the worker holds, commit it, and forget the rest: the next owner reads it again."""
-        log.info("partitions revoked", extra={"partitions": partitions})
         if not any(partition in self._ledger.lanes for partition in partitions):
             return  # let go of already: this engine is closing
         if self._finish(self._limits.revoke):
             self._claims.leave(self._ledger.read(partitions))
         self._forget(partitions)
+        self._observer.rebalanced("revoked", partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        log.warning("partitions lost", extra={"partitions": partitions})
         self._forget(partitions)
+        self._observer.rebalanced("lost", partitions)
 
     # -- the end ---------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Finish what the worker holds, publish and commit it, close everything. What waits is read again."""
+        self.metrics.stage = "draining"
         self._window.clear()
         self._claims.drop()
         self._planned.clear()
@@ -250,7 +259,6 @@ class Engine:
 
     def _keep_within_bounds(self) -> None:
         metrics = self.metrics
-        metrics.in_flight_bytes = self._ledger.bytes
         if not metrics.paused and self._ledger.full:
             self._source.pause()
             metrics.paused = True
@@ -265,7 +273,7 @@ class Engine:
         else:
             seconds = self._inferring.fail(self._clock())
             self.metrics.retries["infer"] += 1
-            log.warning("the device waits %.2f s, then goes on: %s", seconds, reason)
+            log.warning("the same batch goes again in %.2f s: %s", seconds, reason)
         self._planned.extendleft(reversed(again))
 
     # -- leaving ---------------------------------------------------------------------------------------------
@@ -283,4 +291,3 @@ class Engine:
 
     def _forget(self, partitions: Sequence[TopicPartition]) -> None:
         self._ledger.revoke(partitions)
-        self.metrics.assigned = len(self._ledger.lanes)

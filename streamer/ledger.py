@@ -82,11 +82,12 @@ class Ledger:
         for partition in partitions:
             self._close(partition)
 
-    def open(self, record: Record) -> Job:
-        """Enter a record. Raises KeyError when its partition is not assigned: a bug in the source.
+    def open(self, record: Record, now: float = 0.0) -> Job:
+        """Enter a record that was read at `now`.
 
-        Raises FatalError when offsets go back: the topic was deleted and created anew, or an unclean election
-        cut it. Claims and the frontier speak of another log then; a new process begins with the new one.
+        Raises KeyError when its partition is not assigned: a bug in the source. Raises FatalError when
+        offsets go back: the topic was deleted and created anew, or an unclean election cut it. Claims and the
+        frontier speak of another log then; a new process begins with the new one.
         """
         lane = self.lanes[TopicPartition(record.topic, record.partition)]
         if record.offset < lane.next:
@@ -97,7 +98,7 @@ class Ledger:
         size = OVERHEAD_BYTES + len(record.value or b"") + len(record.key or b"")
         for name, value in record.headers:
             size += len(name) + len(value or b"")
-        job = Job(record, lane, size)
+        job = Job(record, lane, size, read_at=now)
         lane.jobs.append(job)
         lane.next = record.offset + 1
         self.bytes += size

@@ -1,96 +1,59 @@
-"""The HTTP endpoints: /metrics for Prometheus, /healthz and /readyz for whoever restarts and routes.
+"""The HTTP endpoints: /metrics for Prometheus; /healthz, /readyz and /startupz for who restarts and routes.
 
-They run in a thread of their own and only read what the engine publishes in its metrics.
+They run in a thread of their own and only read what the engine publishes in its metrics. The server listens
+before the model is loaded, so that a start that takes minutes can be told from one that hangs.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import msgspec
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from streamer.errors import StartupError
-from streamer.metrics import Metrics
+from streamer.exposition import Exporter, registry
+from streamer.health import Answer, Probes
+from streamer.metrics import DeviceFigures, Metrics
 
 log = logging.getLogger(__name__)
 
-# A step takes milliseconds, and a drain on revoke seconds: an engine that is silent for this long hangs.
-STALE_STEP = 60.0
-
-COUNTERS: dict[str, str] = {
-    "records": "Records read.",
-    "results": "Results written to the results topic.",
-    "delayed": "Records written to a retry topic.",
-    "batches": "Batches inferred.",
-    "failed_batches": "Batches that failed as a whole.",
-    "texts": "Texts inferred.",
-    "tokens": "Tokens inferred, without padding.",
-    "padded_tokens": "Tokens computed on, padding included.",
-    "device_seconds": "Seconds spent in inference.",
-    "rebalances": "Times that partitions were assigned.",
-}
-GAUGES: dict[str, str] = {
-    "budget_tokens": "Tokens a batch may hold, padding included.",
-    "assigned": "Partitions assigned to this worker.",
-    "in_flight_bytes": "Bytes of records read and not yet written.",
-    "paused": "1 while reading is paused because the bound on bytes in flight is reached.",
-}
-LABELLED: dict[str, tuple[str, str]] = {
-    "dead": ("reason", "Dead letters written."),
-    "skipped": ("reason", "Records that needed no result."),
-    "retries": ("stage", "Times that something outside was away and is waited for."),
-}
-
-
-class Exporter:
-    """A Prometheus collector over the engine's numbers: read when scraped, free otherwise."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[Metric]:
-        metrics = self._metrics
-        for name, help in COUNTERS.items():
-            yield CounterMetricFamily(f"streamer_{name}", help, value=getattr(metrics, name))
-        for name, (label, help) in LABELLED.items():
-            family = CounterMetricFamily(f"streamer_{name}", help, labels=[label])
-            for value, count in list(getattr(metrics, name).items()):
-                family.add_metric([value], count)
-            yield family
-        for name, help in GAUGES.items():
-            yield GaugeMetricFamily(f"streamer_{name}", help, value=float(getattr(metrics, name)))
-        lag = GaugeMetricFamily(
-            "streamer_lag_records",
-            "Records behind the end of a partition; absent while unknown.",
-            labels=["topic", "partition"],
-        )
-        for (topic, partition), records in list(metrics.lag.items()):
-            lag.add_metric([topic, str(partition)], records)
-        yield lag
+# What becomes of a client that says nothing: its thread must not wait for ever.
+SILENCE = 10.0
 
 
 class OpsServer:
-    """Serves the endpoints until `close`. Raises StartupError when the port is taken."""
+    """Serves the endpoints until `close`. Raises StartupError when the address cannot be listened on.
+
+    `hang` is limits.hang_s; `device` reads what the driver says of the device.
+    """
 
     def __init__(
-        self, metrics: Metrics, host: str, port: int, *, clock: Callable[[], float] = time.monotonic
+        self,
+        metrics: Metrics,
+        host: str,
+        port: int,
+        *,
+        hang: float = 300.0,
+        device: Callable[[], DeviceFigures | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        registry = CollectorRegistry()
-        registry.register(Exporter(metrics))
+        probes = Probes(metrics, hang)
+        found = registry(Exporter((lambda: metrics, lambda: probes.verdicts(clock()), device), clock))
         routes: Mapping[str, Callable[[], tuple[int, str, bytes]]] = {
-            "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(registry)),
-            "/healthz": lambda: _health(metrics, clock()),
-            "/readyz": lambda: _readiness(metrics),
+            "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(found)),
+            "/healthz": lambda: _say(probes.live(clock())),
+            "/readyz": lambda: _say(probes.ready()),
+            "/startupz": lambda: _say(probes.started()),
         }
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = SILENCE
+
             def do_GET(self) -> None:
                 route = routes.get(self.path.partition("?")[0])
                 code, kind, body = route() if route else (404, "text/plain", "\n".join(routes).encode())
@@ -107,24 +70,15 @@ class OpsServer:
             self._server = ThreadingHTTPServer((host, port), Handler)
         except OSError as error:
             raise StartupError(
-                f"ops cannot listen on {host}:{port} ({error.strerror}): set ops.port"
+                f"ops cannot listen on {host}:{port} ({error.strerror}): set ops.host and ops.port"
             ) from error
         self.port: int = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, name="ops", daemon=True).start()
+        Thread(target=self._server.serve_forever, name="ops", daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 
 
-def _health(metrics: Metrics, now: float) -> tuple[int, str, bytes]:
-    age = now - metrics.polled_at
-    return _answer(age <= STALE_STEP, {"step_age_s": round(age, 3), "limit_s": STALE_STEP})
-
-
-def _readiness(metrics: Metrics) -> tuple[int, str, bytes]:
-    return _answer(metrics.assigned > 0, {"assigned_partitions": metrics.assigned, "paused": metrics.paused})
-
-
-def _answer(good: bool, facts: dict[str, object]) -> tuple[int, str, bytes]:
-    return 200 if good else 503, "application/json", msgspec.json.encode({"ok": good, **facts})
+def _say(answer: Answer) -> tuple[int, str, bytes]:
+    return 200 if answer.ok else 503, "application/json", msgspec.json.encode(answer.plain())

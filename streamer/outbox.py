@@ -64,21 +64,23 @@ class Outbox:
         self._sink.publish(release)
         self._releases.append(release)
 
-    def commit(self) -> None:
-        """Mark what the sink has acknowledged, and commit it, in the order of publication."""
+    def commit(self) -> list[Release]:
+        """Mark what the sink has acknowledged, and commit it, in the order of publication; returns it."""
         written: list[Release] = []
         for release in self._releases:
             if release.unacknowledged:
                 break
             written.append(release)
-        if written and self._claims.mark(written):
-            for release in written:
-                if not release.committed:
-                    self._source.commit(release.offsets)
-                self._ledger.give_back(release)
-                self._releases.popleft()
-                if release is self._awaited:
-                    self._awaited = None
+        if not written or not self._claims.mark(written):
+            return []
+        for release in written:
+            if not release.committed:
+                self._source.commit(release.offsets)
+            self._ledger.give_back(release)
+            self._releases.popleft()
+            if release is self._awaited:
+                self._awaited = None
+        return written
 
     def returned(self, partitions: Collection[TopicPartition]) -> None:
         """These partitions are assigned: wait for what is under way of an earlier assignment."""

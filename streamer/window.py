@@ -19,7 +19,7 @@ class Window:
         self.linger = linger
         self._jobs: list[Job] = []
         self._bytes = 0
-        self._opened = 0.0
+        self.opened = 0.0  # when its first record came
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -35,7 +35,7 @@ class Window:
 
     def add(self, job: Job, now: float) -> None:
         if not self._jobs:
-            self._opened = now
+            self.opened = now
         self._jobs.append(job)
         self._bytes += job.size
 
@@ -43,7 +43,7 @@ class Window:
         """When it closes if nothing more comes; infinity while it is empty."""
         if not self._jobs:
             return float("inf")
-        return self._opened + (min(self.linger, self.max_age) if starving else self.max_age)
+        return self.opened + (min(self.linger, self.max_age) if starving else self.max_age)
 
     def ready(self, now: float, *, starving: bool) -> bool:
         """Is it time to close? `starving` says that the device is idle."""
@@ -56,7 +56,7 @@ class Window:
         """
         jobs, self._jobs = self._jobs[: self.max_records], self._jobs[self.max_records :]
         self._bytes = sum(job.size for job in self._jobs)
-        self._opened = now
+        self.opened = now
         return [job for job in jobs if not job.lane.closed]
 
     def clear(self) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from streamer import __version__, logs
 from streamer.cli.options import add_config, load_config, seconds
 from streamer.errors import ConfigurationError, DeviceError, StreamerError
+from streamer.metrics import Metrics
 from streamer.watchdog import Watchdog, dump_threads
 
 if TYPE_CHECKING:
@@ -41,23 +42,24 @@ def run(args: argparse.Namespace) -> int:
     logs.configure(config.log.format, config.log.level)
     from confluent_kafka import KafkaException
 
-    from streamer.app import build
+    from streamer.app import build, serve
 
     topics = config.topics
     log.info("streamer %s: %s to %s as %s", __version__, topics.input, topics.output, config.kafka.group_id)
     log.debug("configuration", extra=config.redacted())
-    try:
-        engine = build(config)
-    except KafkaException as error:  # which settings there are, librdkafka knows
-        keys = "kafka.properties, kafka.consumer or kafka.producer"
-        raise ConfigurationError(f"{keys}: {error.args[0].str()}") from None
-    handler = _handler(engine.stop)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handler)
-    limits = config.limits
-    # The longest step that is no hang: a device at its limit, a revoke, a drain.
-    with Watchdog(engine.metrics, limits.hang_s + limits.drain_s + limits.revoke_s):
-        return _work(engine, args.exit_when_idle)
+    metrics, limits = Metrics(), config.limits
+    with serve(config, metrics):
+        try:
+            engine = build(config, metrics)
+        except KafkaException as error:  # which settings there are, librdkafka knows
+            keys = "kafka.properties, kafka.consumer or kafka.producer"
+            raise ConfigurationError(f"{keys}: {error.args[0].str()}") from None
+        handler = _handler(engine.stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, handler)
+        # The longest step that is no hang: a device at its limit, a revoke, a drain.
+        with Watchdog(metrics, limits.hang_s + limits.drain_s + limits.revoke_s):
+            return _work(engine, args.exit_when_idle)
 
 
 def _work(engine: Engine, exit_when_idle: float | None) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError
 
 from streamer.backoff import Backoff
 from streamer.errors import FatalError
+from streamer.metrics import Metrics
 from streamer.records import Envelope, Job, Release
 from streamer.sinks.writer import Outgoing, Writer
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class KafkaSink:
-    """Publishes releases. `retries` has a topic for each level of delay, `partitions` each topic's number."""
+    """Publishes releases. `partitions` is the number of partitions of `results` and of `dead_letters`."""
 
     def __init__(
         self,
@@ -34,9 +35,9 @@ class KafkaSink:
         *,
         results: str,
         dead_letters: str,
-        retries: Sequence[str] = (),
         partitions: Mapping[str, int],
         encode: Callable[[Job], Envelope],
+        metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -44,11 +45,11 @@ class KafkaSink:
             {**settings, "message.timeout.ms": 0},
             results=results,
             dead_letters=dead_letters,
-            retries=retries,
             partitions=partitions,
             encode=encode,
             written=self._written,
             failed=self._failed,
+            metrics=metrics or Metrics(),
             wall=wall,
         )
         self._clock = clock

@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from confluent_kafka import TopicPartition as Position
+
+from streamer.metrics import Metrics
 from streamer.records import Release, TopicPartition
 from streamer.sinks.writer import Outgoing, Writer
 
@@ -23,8 +26,9 @@ class Group(Protocol):
 class Transaction:
     """Whole releases, in order. `begun` is when it was; `unsent` is what its producer has not taken yet."""
 
-    def __init__(self, begun: float) -> None:
+    def __init__(self, begun: float, metrics: Metrics) -> None:
         self.begun = begun
+        self._metrics = metrics
         self.releases: list[Release] = []
         self.unsent: deque[Outgoing] = deque()
         self.broken = False  # a message failed: it cannot be committed any more
@@ -60,6 +64,23 @@ class Transaction:
         for release in self.releases:
             offsets |= release.offsets
         return offsets
+
+    @property
+    def positions(self) -> list[Position]:
+        """The same for librdkafka."""
+        return [Position(topic, partition, offset) for (topic, partition), offset in self.offsets.items()]
+
+    def commit(self, now: float) -> None:
+        """It is committed: so are its releases."""
+        self.end("committed", now)
+        for release in self.releases:
+            release.committed = True
+            release.unacknowledged = 0
+
+    def end(self, outcome: str, now: float) -> None:
+        """It is over: count it."""
+        self._metrics.transactions[outcome] += 1
+        self._metrics.transaction_seconds.observe(now - self.begun)
 
     def fail(self, why: str | None) -> None:
         self.broken = True

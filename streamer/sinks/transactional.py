@@ -23,15 +23,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError
-from confluent_kafka import TopicPartition as Position
 
 from streamer.backoff import Backoff
 from streamer.errors import FatalError, TransientError
+from streamer.metrics import Metrics
 from streamer.records import Envelope, Job, Release
 from streamer.sinks.transaction import Group, Transaction
 from streamer.sinks.writer import MUDDLED, RAISED, Outgoing, Writer, cause
@@ -45,7 +45,8 @@ DEFAULTS: dict[str, Any] = {
     "retry.backoff.ms": 10,
 }
 # Seconds. A call that can be resumed, one that cannot, and how long an answer may take that came only once.
-GLANCE, PATIENCE, PROMPT, CLOSING = 0.005, 1.0, 1.0, 2.0
+GLANCE, PATIENCE, PROMPT = 0.005, 1.0, 1.0
+CLOSING = 2.0
 
 
 class TransactionalSink:
@@ -62,13 +63,14 @@ class TransactionalSink:
         group: Group,
         results: str,
         dead_letters: str,
-        retries: Sequence[str] = (),
         partitions: Mapping[str, int],
         encode: Callable[[Job], Envelope],
+        metrics: Metrics | None = None,
         interval: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self._metrics = metrics = metrics or Metrics()
         merged = {**DEFAULTS, **settings, "transactional.id": transactional_id}
         self._timeout = int(merged["transaction.timeout.ms"]) / 1000
         merged["message.timeout.ms"] = int(self._timeout * 750)
@@ -78,11 +80,11 @@ class TransactionalSink:
             merged,
             results=results,
             dead_letters=dead_letters,
-            retries=retries,
             partitions=partitions,
             encode=encode,
             written=lambda message: None,  # written is not enough: it has to be committed
             failed=self._failed,
+            metrics=metrics,
             wall=wall,
         )
         self._id = transactional_id
@@ -174,12 +176,11 @@ class TransactionalSink:
         if transaction.outdated:
             self._give_up(transaction)
             return
-        if offsets := transaction.offsets:
+        if positions := transaction.positions:
             membership = self._group.membership()
             if membership is None:
                 self._give_up(transaction, "this worker is no member of its group")
                 return
-            positions = [Position(topic, partition, offset) for (topic, partition), offset in offsets.items()]
             send = self._writer.producer.send_offsets_to_transaction
             if not self._did(partial(send, positions, membership, PATIENCE)):
                 return
@@ -214,7 +215,7 @@ class TransactionalSink:
             if self._transaction is None:
                 if not self._did(self._writer.producer.begin_transaction):
                     return False
-                self._transaction = Transaction(self._clock())
+                self._transaction = Transaction(self._clock(), self._metrics)
             self._transaction.take(self._waiting.popleft(), self._writer)
         return False
 
@@ -229,9 +230,7 @@ class TransactionalSink:
         return self._writer.disturbed or self._clock() - self._ending > PROMPT
 
     def _committed(self, transaction: Transaction) -> None:
-        for release in transaction.releases:
-            release.committed = True
-            release.unacknowledged = 0
+        transaction.commit(self._clock())
         self._transaction = None
         self._backoff.succeed()
         self._due = self._clock() + self._interval
@@ -247,6 +246,7 @@ class TransactionalSink:
             wait = self._backoff.fail(self._clock())
             log.error("transaction aborted, the same again in %.1f s: %s", wait, transaction.why)
         self._waiting.extendleft(reversed(transaction.releases))
+        transaction.end("aborted", self._clock())
         self._transaction = None
 
     def _failed(self, message: Outgoing, error: KafkaError, again: bool) -> None:

@@ -7,12 +7,14 @@ refused goes again, in its newest state, for what is still owned.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Position
 
 from streamer.errors import TransientError
+from streamer.metrics import Metrics
 from streamer.records import TopicPartition
 from streamer.sources.group import KafkaGroup, positions_of
 
@@ -25,23 +27,27 @@ HANDOVER = 5.0  # seconds for the last commit of a partition that goes
 class Commits:
     """Of the partitions that `own` was told of and `disown` was not."""
 
-    def __init__(self, consumer: Consumer, group: KafkaGroup) -> None:
+    def __init__(
+        self, consumer: Consumer, group: KafkaGroup, metrics: Metrics, clock: Callable[[], float]
+    ) -> None:
         self._consumer = consumer
         self._group = group
+        self._metrics = metrics
+        self._clock = clock
+        self._asked: deque[float] = deque()  # when each commit was sent that is not answered
         self._owned: set[TopicPartition] = set()
         self._waiting: dict[TopicPartition, int] = {}
         self._sent: dict[TopicPartition, int] = {}  # the newest of each partition
-        self._unanswered = 0  # how many commits are
         self._due = 0.0
 
     @property
     def settled(self) -> bool:
         """Whether all is committed."""
-        return not (self._waiting or self._unanswered)
+        return not (self._waiting or self._asked)
 
     @property
     def answered(self) -> bool:
-        return not self._unanswered
+        return not self._asked
 
     def own(self, partitions: Iterable[TopicPartition]) -> None:
         self._owned.update(partitions)
@@ -56,7 +62,7 @@ class Commits:
         self._waiting |= {at: offset for at, offset in offsets.items() if at in self._owned}
 
     def send_if_due(self, now: float) -> None:
-        if not self._unanswered and now >= self._due:
+        if not self._asked and now >= self._due:
             self._due = now + INTERVAL
             self.send()
 
@@ -66,7 +72,7 @@ class Commits:
         positions = positions_of(self._waiting)
         self._sent |= self._waiting
         self._waiting = {}
-        self._unanswered += 1
+        self._asked.append(self._clock())
         try:
             self._consumer.commit(offsets=positions, asynchronous=True)
         except KafkaException as error:
@@ -74,10 +80,11 @@ class Commits:
 
     def answer(self, error: KafkaError | None, positions: Sequence[Position]) -> None:
         """The broker's word on a commit."""
-        self._unanswered -= 1
+        self._metrics.commits.observe(self._clock() - self._asked.popleft())
         failed = error or next((p.error for p in positions if p.error is not None), None)
         if failed is None or failed.code() == KafkaError._NO_OFFSET:
             return
+        self._metrics.kafka_errors["consumer", failed.name()] += 1
         # A partition that has moved is no longer owned: its records will be read again by its new owner.
         log.warning("commit failed, tried again for what is still owned: %s", failed)
         for position in positions:
@@ -92,7 +99,7 @@ class Commits:
         answer to an asynchronous one comes through `poll`, which must not be called in a callback. But the
         broker answers in the order in which it was asked: once it tells the offsets, they are committed.
         """
-        if self._unanswered:
+        if self._asked:
             self._waiting = self._sent | self._waiting  # again, in case that one is refused
         last = {at: self._waiting[at] for at in partitions if at in self._waiting}
         if not last:

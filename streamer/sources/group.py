@@ -34,7 +34,12 @@ class KafkaGroup:
         has no generation to be refused for: the broker would take its offsets as those of a stranger.
         """
         metadata = self._consumer.consumer_group_metadata()
-        return metadata if self._consumer.memberid() else None
+        return metadata if self.joined else None
+
+    @property
+    def joined(self) -> bool:
+        """Whether this is a member, as far as it knows."""
+        return bool(self._consumer.memberid())
 
     def committed(
         self, partitions: Sequence[TopicPartition], timeout: float = ANSWER

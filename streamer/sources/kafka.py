@@ -22,12 +22,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Position
 
 from streamer.errors import FatalError, StreamerError, TransientError
+from streamer.metrics import Metrics
 from streamer.protocols import Assignment
 from streamer.records import Record, TopicPartition
 from streamer.sources.commits import Commits
 from streamer.sources.group import HOPELESS, KafkaGroup, partitions_of
 from streamer.sources.message import read
-from streamer.sources.statistics import lags
+from streamer.sources.statistics import Statistics, read_statistics
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,12 @@ class KafkaSource:
     """
 
     def __init__(
-        self, topic: str, settings: Mapping[str, Any], *, clock: Callable[[], float] = time.monotonic
+        self,
+        topic: str,
+        settings: Mapping[str, Any],
+        metrics: Metrics | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         merged = {**DEFAULTS, **settings, **REQUIRED}
         new_protocol = merged.get("group.protocol") == "consumer"
@@ -66,6 +72,7 @@ class KafkaSource:
             del merged["partition.assignment.strategy"]  # librdkafka refuses it: the broker assigns
         self._incremental = new_protocol or merged["partition.assignment.strategy"] == "cooperative-sticky"
         self._topic = topic
+        self._metrics = metrics = metrics or Metrics()
         self._clock = clock
         self._assignment: Assignment | None = None
         self._owned: set[TopicPartition] = set()
@@ -85,7 +92,7 @@ class KafkaSource:
             }
         )
         self.group = KafkaGroup(self._consumer)
-        self._commits = Commits(self._consumer, self.group)
+        self._commits = Commits(self._consumer, self.group, metrics, clock)
 
     def subscribe(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -179,6 +186,7 @@ class KafkaSource:
         elif error.fatal() or error.code() in HOPELESS:
             raise FatalError(f"{error.name()}: {error.str()}")
         else:
+            self._metrics.kafka_errors["consumer", error.name()] += 1
             log.warning("consumer: %s: %s", error.name(), error.str())
 
     # -- callbacks: they run inside poll, consume, commit and close, and never raise -------------------------
@@ -225,18 +233,19 @@ class KafkaSource:
         self._commits.answer(error, positions)
 
     def _on_error(self, error: KafkaError) -> None:
+        self._metrics.kafka_errors["consumer", error.name()] += 1
         if error.fatal():
             self._failure = FatalError(f"{error.name()}: {error.str()}")
         else:
             log.warning("consumer: %s: %s", error.name(), error.str())
 
     def _on_statistics(self, statistics: str) -> None:
-        self._guarded(lambda: self._update_lag(statistics))
+        self._guarded(lambda: self._learn(read_statistics(statistics)))
 
-    def _update_lag(self, statistics: str) -> None:
-        # The same dict all the time: whoever exports it holds on to it.
-        self._lag.clear()
-        self._lag.update({p: lag for p, lag in lags(statistics).items() if p in self._owned})
+    def _learn(self, statistics: Statistics) -> None:
+        self._lag = {p: lag for p, lag in statistics.lags(self._ends).items() if p in self._owned}
+        self._metrics.brokers_up = statistics.brokers_up
+        self._metrics.member = self.group.joined and statistics.coordinated
 
     @property
     def _listener(self) -> Assignment:

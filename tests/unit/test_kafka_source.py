@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from confluent_kafka import TopicPartition as Position
 
 from streamer.codec import Decoder
 from streamer.errors import FatalError, RecordError, TransientError
+from streamer.metrics import Metrics
 from streamer.records import TopicPartition
 from streamer.sources.commits import HANDOVER, Commits
 from streamer.sources.group import KafkaGroup
@@ -60,6 +62,7 @@ class Scripted:
         self.committed_asked: list[float] = []
         self.answers = True
         self.end = 0
+        self.member = "me"
 
     def poll(self, timeout: float) -> Message | None:
         """One entry of the script: a message, or a call."""
@@ -96,6 +99,9 @@ class Scripted:
     def get_watermark_offsets(self, position: Position, timeout: float) -> tuple[int, int] | None:
         return (0, self.end) if self.answers else None
 
+    def memberid(self) -> str:
+        return self.member
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *arguments, **named: []
 
@@ -108,7 +114,14 @@ class Rig:
         self.consumer = Scripted()
         self.source._consumer = self.consumer  # type: ignore[assignment]
         self.source.group = KafkaGroup(self.consumer)  # type: ignore[arg-type]
-        self.source._commits = Commits(self.consumer, self.source.group)  # type: ignore[arg-type]
+        self.metrics = Metrics()
+        self.source._metrics = self.metrics
+        self.source._commits = Commits(
+            self.consumer,  # type: ignore[arg-type]
+            self.source.group,
+            self.metrics,
+            lambda: self.now,
+        )
         self.listener = Listener()
         self.source.subscribe(self.listener)
 
@@ -332,7 +345,54 @@ def test_a_fatal_error_of_the_client_comes_out_of_poll(rig: Rig) -> None:
         rig.poll()
 
 
-def test_statistics_tell_the_lag_of_what_is_owned(rig: Rig) -> None:
-    partitions = '{"0": {"consumer_lag": 7}, "1": {"consumer_lag": 9}, "-1": {"consumer_lag": -1}}'
-    rig.source._on_statistics(f'{{"topics": {{"texts.in": {{"partitions": {partitions}}}}}}}')
-    assert rig.source.lag() == {FIRST: 7}
+def statistics(partition: dict[str, int], **rest: Any) -> str:
+    partitions = {"0": partition, "1": {"ls_offset": 9, "app_offset": 0}, "-1": {"ls_offset": -1001}}
+    return json.dumps({"topics": {"texts.in": {"partitions": partitions}}, **rest})
+
+
+@pytest.mark.parametrize(
+    ("partition", "ends", "lag"),
+    [
+        ({"ls_offset": 100, "app_offset": 93, "consumer_lag": 100}, {}, {FIRST: 7}),  # not the committed one
+        ({"ls_offset": 100, "app_offset": -1001, "consumer_lag": 20}, {}, {FIRST: 20}),  # nothing read yet
+        ({"ls_offset": 100, "app_offset": -1001, "consumer_lag": -1}, {}, {}),  # nor committed: unknown
+        ({"ls_offset": -1001, "app_offset": 5, "consumer_lag": -1}, {}, {}),
+        ({"ls_offset": 100, "app_offset": 97}, {FIRST: 100}, {FIRST: 0}),  # markers of transactions
+        ({"ls_offset": 0, "app_offset": -1001}, {FIRST: 0}, {FIRST: 0}),  # empty
+    ],
+)
+def test_statistics_tell_the_lag_of_what_is_owned_or_that_it_is_not_known(
+    rig: Rig, partition: dict[str, int], ends: dict[TopicPartition, int], lag: dict[TopicPartition, int]
+) -> None:
+    rig.source._ends.update(ends)
+    rig.source._on_statistics(statistics(partition))
+    assert rig.source.lag() == lag
+
+
+def test_statistics_tell_what_it_is_connected_to(rig: Rig) -> None:
+    brokers = {
+        "one": {"nodeid": 1, "state": "UP"},
+        "two": {"nodeid": 2, "state": "DOWN"},
+        "GroupCoordinator": {"nodeid": -1, "state": "UP"},
+    }
+    rig.consumer.member = "me"
+    rig.source._on_statistics(statistics({}, brokers=brokers, cgrp={"state": "up"}))
+    assert (rig.metrics.brokers_up, rig.metrics.member) == (1, True)
+    rig.source._on_statistics(statistics({}, brokers=brokers, cgrp={"state": "wait-coord"}))
+    assert not rig.metrics.member, "the group's coordinator has gone"
+    rig.consumer.member = ""
+    rig.source._on_statistics(statistics({}, cgrp={"state": "up"}))
+    assert (rig.metrics.brokers_up, rig.metrics.member) == (0, False), "thrown out"
+
+
+def test_commits_and_errors_are_counted(rig: Rig) -> None:
+    rig.source.commit({FIRST: 5})
+    rig.poll()
+    rig.now += 0.3
+    rig.answer(5, KafkaError(KafkaError.REBALANCE_IN_PROGRESS))
+    rig.source._on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    assert (sum(rig.metrics.commits.counts), round(rig.metrics.commits.sum, 3)) == (1, 0.3)
+    assert rig.metrics.kafka_errors == {
+        ("consumer", "REBALANCE_IN_PROGRESS"): 1,
+        ("consumer", "_ALL_BROKERS_DOWN"): 1,
+    }
