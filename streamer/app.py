@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from streamer import __version__
 from streamer.cluster import Cluster, describe
 from streamer.codec import Decoder, encode
+from streamer.delays import RetryPolicy, topics_of
 from streamer.engine import Engine
 from streamer.ledger import Ledger
 from streamer.limits import Limits
@@ -81,6 +82,7 @@ def build(config: Config, metrics: Metrics | None = None) -> Engine:
             dead_letter_share=limits.dead_letter_share,
             dead_letters_in_a_row=limits.dead_letters_in_a_row,
             dead_letters_counted=limits.dead_letters_counted,
+            retries=RetryPolicy(config.retry.policy, config.retry.deadline, config.retry.delays),
         ),
         metrics=metrics,
     )
@@ -144,31 +146,32 @@ def load_backend(config: Config) -> Model:
 
 def _sink(config: Config, group: KafkaGroup, cluster: Cluster, metrics: Metrics) -> Sink:
     settings = {"batch.size": cluster.batch_bytes} | kafka_settings(config, config.kafka.producer)
-    results, dead_letters = config.topics.output, config.topics.dead_letters
+    where: dict[str, Any] = {
+        "results": config.topics.output,
+        "dead_letters": config.topics.dead_letters,
+        "retries": retry_topics(config),
+        "partitions": cluster.partitions,
+    }
     if config.delivery == "at_least_once":
         from streamer.sinks.kafka import KafkaSink
 
-        return KafkaSink(
-            settings,
-            results=results,
-            dead_letters=dead_letters,
-            partitions=cluster.partitions,
-            encode=encode,
-            metrics=metrics,
-        )
+        return KafkaSink(settings, **where, encode=encode, metrics=metrics)
     from streamer.sinks.transactional import TransactionalSink
 
     return TransactionalSink(
         settings,
+        **where,
         transactional_id=transactional_id(config),
         group=group,
-        results=results,
-        dead_letters=dead_letters,
-        partitions=cluster.partitions,
         encode=encode,
         interval=config.kafka.transaction_interval_ms / 1000,
         metrics=metrics,
     )
+
+
+def retry_group(config: Config) -> str:
+    """The consumer group of `streamer retry`."""
+    return f"{config.kafka.group_id}-retry"
 
 
 def transactional_id(config: Config) -> str:
@@ -180,7 +183,13 @@ def transactional_id(config: Config) -> str:
 def describe_cluster(config: Config) -> Cluster:
     """What the broker says of the topics. Raises StartupError when it is away or a topic is missing."""
     topics = config.topics
-    return describe(kafka_settings(config, {}), topics.input, [topics.output, topics.dead_letters])
+    outputs = [topics.output, topics.dead_letters, *retry_topics(config)]
+    return describe(kafka_settings(config, {}), topics.input, outputs)
+
+
+def retry_topics(config: Config) -> list[str]:
+    """The topic of each delay; none unless records are delayed."""
+    return topics_of(config.topics.retry, config.retry.delays) if config.retry.policy == "delay" else []
 
 
 def kafka_settings(config: Config, own: Mapping[str, Any], *, group: bool = False) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from streamer.backoff import Backoff
 from streamer.errors import TransientError
 from streamer.metrics import Metrics
 from streamer.protocols import DeadLetterQueue, Deduplicator
-from streamer.records import DeadLetter, Job, Release, Result, Skip, TopicPartition
+from streamer.records import DeadLetter, Delay, Job, Release, Result, Skip, TopicPartition
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +79,12 @@ class Claims:
         self._waiting = []
 
     def mark(self, written: Sequence[Release]) -> bool:
-        """Mark what is written, give the claims of the dead back. False while that cannot be done."""
+        """Mark what is written, give the claims of the dead and the delayed back. False while it cannot."""
         if not self._marking.ready(self._clock()):
             return False
         results = 0
         dead: list[Job] = []
+        delayed: list[Job] = []
         skipped: list[str] = []
         offsets: dict[TopicPartition, int] = {}
         for release in written:
@@ -94,12 +95,14 @@ class Claims:
                     results += 1
                 elif type(job.settled) is DeadLetter:
                     dead.append(job)
+                elif type(job.settled) is Delay:
+                    delayed.append(job)
                 elif type(job.settled) is Skip:
                     skipped.append(job.settled.reason)
         try:
-            # The dead first: once marked, a claim that they still held would make their replay a redelivery.
-            if dead:
-                self._deduplicator.give_back(dead)
+            # These first: once marked, a claim that they still held would make their replay a redelivery.
+            if dead or delayed:
+                self._deduplicator.give_back(dead + delayed)
             if offsets:
                 self._deduplicator.mark(offsets)
         except TransientError as error:
@@ -108,6 +111,7 @@ class Claims:
         self._marking.succeed()
         self._metrics.results += results
         self._metrics.skipped.update(skipped)
+        self._metrics.delayed += len(delayed)
         if dead:
             self._index(dead)
         return True

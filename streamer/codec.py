@@ -6,14 +6,15 @@ with `dlq.*` text headers. The id of a record is the first that is there of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Literal, assert_never
 
 import msgspec
 
+from streamer.delays import RETRY_PREFIX, Past
 from streamer.errors import RecordError
-from streamer.records import DeadLetter, Envelope, Job, Record, Text
+from streamer.records import DeadLetter, Delay, Envelope, Job, Record, Text
 
 Format = Literal["json", "msgpack", "text"]
 IdSource = Literal["header", "field", "content", "coordinate"]
@@ -81,7 +82,7 @@ class Decoder:
 
 
 def encode(job: Job) -> Envelope:
-    """The message for a settled job: its result, or, when it is dead, the record as it came.
+    """The message for a settled job: its result, or, when it is dead or delayed, the record as it came.
 
     Key, headers and with them the trace context pass through; `dedup: skipped` is added when deduplication
     was away and not waited for. Headers with the prefix `dlq.` are ours alone: what comes in is dropped.
@@ -93,8 +94,10 @@ def encode(job: Job) -> Envelope:
     if job.unclaimed:
         headers = [*headers, ("dedup", b"skipped")]
     if isinstance(settled, DeadLetter):
-        headers = [*headers, *_dead_letter_headers(record, settled)]
+        headers = [*headers, *_explained(DEAD_LETTER_PREFIX, _fields(record, settled))]
         return Envelope(record.key, record.value, headers, record.timestamp)
+    if isinstance(settled, Delay):
+        return _delayed(job, settled, headers)
     return Envelope(record.key, _encode_json(settled), headers)
 
 
@@ -171,8 +174,19 @@ def _id_header(record: Record) -> str | None:
     return None
 
 
-def _dead_letter_headers(record: Record, dead: DeadLetter) -> list[tuple[str, bytes | None]]:
-    fields = {
+def _delayed(job: Job, delay: Delay, headers: list[tuple[str, bytes | None]]) -> Envelope:
+    """For a retry topic. It has the time of writing there, or else its retention might take it at once."""
+    record, past = job.record, Past.of(job.record)
+    kept = [header for header in headers if not header[0].startswith(RETRY_PREFIX)]
+    if job.id == f"{record.topic}:{record.partition}:{record.offset}" and _id_header(record) is None:
+        kept.append(("id", job.id.encode()))  # it comes back with another coordinate, and keeps this id
+    fields = _fields(record, delay.why) | {"origin": past.origin, "timestamp": past.timestamp}
+    fields |= {"level": str(delay.level), "due": str(delay.due)}
+    return Envelope(record.key, record.value, [*kept, *_explained(RETRY_PREFIX, fields)])
+
+
+def _fields(record: Record, dead: DeadLetter) -> dict[str, str]:
+    return {
         "reason": dead.reason,
         "error": dead.error,
         "message": scrub(dead.message),
@@ -185,4 +199,7 @@ def _dead_letter_headers(record: Record, dead: DeadLetter) -> list[tuple[str, by
         "model": dead.model,
         "failed_at": str(dead.failed_at),
     }
-    return [(DEAD_LETTER_PREFIX + name, value.encode()) for name, value in fields.items()]
+
+
+def _explained(prefix: str, fields: Mapping[str, str]) -> list[tuple[str, bytes | None]]:
+    return [(prefix + name, value.encode()) for name, value in fields.items()]

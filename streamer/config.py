@@ -10,6 +10,7 @@ may be a secret.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ import yaml
 from msgspec import inspect
 
 from streamer import keys
+from streamer.delays import topics_of, written
 from streamer.errors import ConfigurationError
 from streamer.properties import as_text, refusals
 from streamer.settings import Config
@@ -181,7 +183,11 @@ def _prepare(tree: Tree) -> Tree:
     """Durations as seconds, and librdkafka's properties as strings."""
     for key in keys.durations():
         section, _, name = key.partition(".")
-        if isinstance(found := tree.get(section), dict) and isinstance(value := found.get(name), str):
+        if not isinstance(found := tree.get(section), dict):
+            continue
+        if isinstance(value := found.get(name), list):
+            found[name] = [_seconds(key, one) if isinstance(one, str) else one for one in value]
+        elif isinstance(value, str):
             found[name] = _seconds(key, value)
     for key, kind in keys.kinds().items():
         if not isinstance(kind, inspect.DictType):
@@ -233,6 +239,11 @@ def _broken_rules(config: Config) -> Iterator[tuple[str, str]]:
                     f"topics.{role}",
                     f"is the topic of topics.{other} too ({topics[role]}); each needs its own",
                 )
+    delays = config.retry.delays
+    if any(later <= earlier for earlier, later in itertools.pairwise(delays)):
+        yield "retry.delays", f"each must be longer than the one before it, got {list(map(written, delays))}"
+    for name in {*topics_of(config.topics.retry, delays)} & set(topics.values()):
+        yield "topics.retry", f"the topic of a delay is {name}, which topics has for something else"
     if config.window.max_in_flight_bytes < config.window.max_bytes:
         yield "window.max_in_flight_bytes", f"is less than window.max_bytes ({config.window.max_bytes})"
 

@@ -73,7 +73,7 @@ class Engine:
         self._ledger = ledger
         self._limits = limits
         self._clock = clock
-        self._judge = Judge(backend, budget, self.metrics, wall)
+        self._judge = Judge(backend, budget, self.metrics, limits.retries, clock=clock, wall=wall)
         self._claims = Claims(deduplicator, dead_letters, self.metrics, clock)
         self._planned: deque[Batch] = deque()
         self._inferring = Backoff()
@@ -273,7 +273,7 @@ class Engine:
         else:
             seconds = self._inferring.fail(self._clock())
             self.metrics.retries["infer"] += 1
-            log.warning("the same batch goes again in %.2f s: %s", seconds, reason)
+            log.warning("the device waits %.2f s, then goes on: %s", seconds, reason)
         self._planned.extendleft(reversed(again))
 
     # -- leaving ---------------------------------------------------------------------------------------------

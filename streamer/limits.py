@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from streamer.delays import RetryPolicy
 from streamer.errors import DeadLetterLimit
 from streamer.records import DeadLetter, Job, Result
 
+WAIT = RetryPolicy()
 RECENT = 200  # records that the share of dead letters is taken of
 
 
@@ -24,6 +26,7 @@ class Limits:
     dead_letter_share: float | None = None
     dead_letters_in_a_row: int | None = None
     dead_letters_counted: Literal["all", "processing"] = "all"
+    retries: RetryPolicy = WAIT
 
 
 class DeadLetterGuard:

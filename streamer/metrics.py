@@ -97,7 +97,7 @@ def age(name: str, help: str, initial: float | None) -> Any:
 
 @dataclass(slots=True)
 class Metrics:
-    """Plain numbers since the start. Results, dead letters and skips count once they are written."""
+    """Plain numbers since the start. What leaves counts once it is written."""
 
     # -- records ---------------------------------------------------------------------------------------------
     records: int = counter("records", "Records read.")
@@ -110,6 +110,7 @@ class Metrics:
         "reason",
         known=("tombstone", "same_window", "duplicate", "redelivered"),
     )
+    delayed: int = counter("delayed", "Records written to a retry topic.")
     end_to_end: Histogram = histogram(
         "end_to_end_seconds",
         "From a record's timestamp to its result being written; of the newest record of each release.",

@@ -82,6 +82,15 @@ class DeadLetter(Struct, frozen=True, gc=False):
     failed_at: int
 
 
+class Delay(Struct, frozen=True, gc=False):
+    """A record whose failure may pass: it goes to the retry topic of `level`, counted from 1, and comes back
+    when it is `due`, in milliseconds since the epoch."""
+
+    level: int
+    due: int
+    why: DeadLetter
+
+
 class Skip(Struct, frozen=True, gc=False):
     """A record that needs no result: a duplicate, a redelivery of published work, a tombstone."""
 
@@ -92,8 +101,9 @@ class Job(Struct, gc=False, eq=False):
     """A record on its way. `settled` is None while it is open; `size` is what it holds, in bytes;
     `read_at` is the engine's clock when it came.
 
-    `encoded` belongs to the backend. `unclaimed` says that deduplication was away and was not waited for,
-    `suspect` that an earlier run had the record in hand when it died.
+    `encoded` belongs to the backend. `attempts` counts how often that had it in hand, `failing_since` is when
+    it first failed for a reason that may pass. `unclaimed` says that deduplication was away and was not
+    waited for, `suspect` that an earlier run had the record in hand when it died.
     """
 
     record: Record
@@ -107,7 +117,8 @@ class Job(Struct, gc=False, eq=False):
     tokens: int = 0
     encoded: Any = None
     attempts: int = 0
-    settled: Result | DeadLetter | Skip | None = None
+    failing_since: float | None = None
+    settled: Result | DeadLetter | Delay | Skip | None = None
     read_at: float = 0.0
 
 

@@ -79,7 +79,7 @@ class Suspects:
             return True
         # The first start, among others, is not in the count; this one is, and does not happen. The count
         # stays: until the dead letter is committed, another death would bring the record back.
-        job.attempts = self._max_attempts
+        job.attempts += self._max_attempts
         killed = RecordError("kills_the_worker", f"{self._max_attempts} workers died while they had it")
         self._judge.bury(job, killed, "infer")
         batch.jobs = []

@@ -1,4 +1,4 @@
-"""What becomes of a job: a result, a dead letter, a skip, or another try."""
+"""What becomes of a job: a result, a dead letter, a delay, a skip, or another try at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 
+from streamer.delays import Past, RetryPolicy
 from streamer.errors import DeviceError, FatalError, OutOfMemory, RecordError, TransientError
 from streamer.metrics import Metrics
 from streamer.planner import halve, make_batch
 from streamer.protocols import Backend
-from streamer.records import Batch, Coordinate, DeadLetter, Job, Outcome, Result
+from streamer.records import Batch, Coordinate, DeadLetter, Delay, Job, Outcome, Result
 from streamer.sizing import TokenBudget
 
 log = logging.getLogger(__name__)
@@ -20,11 +21,20 @@ class Judge:
     """Settles jobs: the only place that decides what a failure means."""
 
     def __init__(
-        self, backend: Backend, budget: TokenBudget, metrics: Metrics, wall: Callable[[], float] = time.time
+        self,
+        backend: Backend,
+        budget: TokenBudget,
+        metrics: Metrics,
+        retries: RetryPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._backend = backend
         self._budget = budget
         self._metrics = metrics
+        self._retries = retries
+        self._clock = clock
         self._wall = wall
 
     def tokenize(self, jobs: list[Job]) -> list[Job]:
@@ -46,18 +56,19 @@ class Judge:
         """Settle the jobs of a batch. Returns what is to be offered again, and why it has to wait first.
 
         A batch that failed comes back in halves, at once; what failed for a reason that may pass comes back
-        as it was, later. Raises FatalError.
+        as it was, later, until its deadline. Raises FatalError.
         """
         batch, error = outcome.batch, outcome.error
+        for job in batch.jobs:
+            job.attempts += 1
         if error is None:
             return self._settle(outcome)
         self._metrics.failed_batches[type(error).__name__] += 1
         if isinstance(error, FatalError):
             raise error
         if isinstance(error, TransientError):
-            return [batch], error
-        for job in batch.jobs:
-            job.attempts += 1
+            again = [job for job in batch.jobs if not self._given_up(job, error)]
+            return [make_batch(again, self._budget.cost)] if again else [], error
         if isinstance(error, OutOfMemory):
             self._budget.shrink(batch.tokens)
         if len(batch.jobs) == 1:
@@ -67,26 +78,48 @@ class Judge:
         return list(halve(batch, self._budget.cost)), None
 
     def bury(self, job: Job, error: Exception, stage: str) -> None:
-        """Make a dead letter of a job. The message of a foreign error may quote data: it is not kept."""
+        """Make a dead letter of a job."""
+        job.settled = why = self._why(job, error, stage)
+        self._say("dead letter", job, why)
+
+    def _given_up(self, job: Job, error: TransientError) -> bool:
+        """Whether it was tried in place for long enough; then it is settled, as the policy has it."""
+        now = self._clock()
+        if job.failing_since is None:
+            job.failing_since = now
+        policy = self._retries
+        if policy.then == "wait" or now - job.failing_since < policy.deadline:
+            return False
+        job.settled = why = self._why(job, error, "infer")
+        level = Past.of(job.record).level
+        if policy.then == "delay" and level < len(policy.delays):
+            job.settled = Delay(level + 1, why.failed_at + 1000 * policy.delays[level], why)
+            self._say(f"to be tried again in {policy.delays[level]} s:", job, why)
+        else:
+            self._say("dead letter", job, why)
+        return True
+
+    def _why(self, job: Job, error: Exception, stage: str) -> DeadLetter:
+        """The message of a foreign error may quote data: it is not kept."""
         if isinstance(error, RecordError):
             reason, message = error.reason, error.detail
         elif isinstance(error, OutOfMemory):
             reason, message = "out_of_memory", error.detail
+        elif isinstance(error, TransientError):
+            reason, message = "unavailable", error.detail
         else:
             reason, message = f"{stage}_failed", f"{type(error).__name__} in {stage}"
-        job.settled = DeadLetter(
-            reason,
-            type(error).__name__,
-            message,
-            stage,
-            max(1, job.attempts),
-            self._backend.name,
-            int(self._wall() * 1000),
+        attempts = max(1, job.attempts) + Past.of(job.record).attempts
+        failed_at = int(self._wall() * 1000)
+        return DeadLetter(
+            reason, type(error).__name__, message, stage, attempts, self._backend.name, failed_at
         )
+
+    @staticmethod
+    def _say(what: str, job: Job, why: DeadLetter) -> None:
         record = job.record
-        log.warning(
-            "dead letter %s at %s[%d]@%d: %s", reason, record.topic, record.partition, record.offset, message
-        )
+        at = record.topic, record.partition, record.offset
+        log.warning("%s %s at %s[%d]@%d: %s", what, why.reason, *at, why.message)
 
     def _settle(self, outcome: Outcome) -> tuple[list[Batch], TransientError | None]:
         batch, values = outcome.batch, outcome.values
@@ -99,9 +132,9 @@ class Judge:
         reason: TransientError | None = None
         for job, value in zip(batch.jobs, values, strict=True):
             if isinstance(value, Exception):
-                job.attempts += 1
                 if isinstance(value, TransientError):
-                    again.append(job)
+                    if not self._given_up(job, value):
+                        again.append(job)
                     reason = value
                 else:
                     self.bury(job, value, "infer")
@@ -111,6 +144,8 @@ class Judge:
             job.settled = Result(
                 job.id, value.label, value.score, value.scores, name, revision, source, processed_at, job.meta
             )
+        if not again and any(type(job.settled) is Result for job in batch.jobs):
+            reason = None  # it is the given up that were not taken: the backend is there
         return [make_batch(again, self._budget.cost)] if again else [], reason
 
     def _count(self, outcome: Outcome) -> None:

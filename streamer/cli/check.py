@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from streamer.app import retry_group, retry_topics
 from streamer.cli import clients
 from streamer.cli.options import add_config, load_config
 from streamer.errors import ConfigurationError, StartupError, StreamerError
@@ -92,7 +93,7 @@ def _check_kafka(report: Report, config: Config) -> None:
         "input": topics.input,
         "output": topics.output,
         "dead letters": topics.dead_letters,
-        "retry": topics.retry,
+        **{f"retry {level}": name for level, name in enumerate(retry_topics(config), 1)},
     }
     found: dict[str, Mapping[str, str]] = {}
     for role, name in names.items():
@@ -100,11 +101,32 @@ def _check_kafka(report: Report, config: Config) -> None:
         if metadata is not None and metadata.partitions:
             found[role] = _settings(report, admin, name)
             _check_topic(report, role, metadata, found[role], brokers=count)
-        elif role == "retry":
-            report.say("warn", "topic", f"{name} (retry) is missing; not used yet", "streamer topics create")
         else:
             report.say("FAIL", "topic", f"{name} ({role}) is missing", "streamer topics create")
     _compare_topics(report, config, found)
+    if retry_topics(config):
+        _check_retries(report, admin, config)
+
+
+def _check_retries(report: Report, admin: AdminClient, config: Config) -> None:
+    """What is delayed comes back by `streamer retry` alone."""
+    from confluent_kafka import KafkaException
+
+    group = retry_group(config)
+    try:
+        answer = admin.describe_consumer_groups([group], request_timeout=clients.TIMEOUT)[group]
+        members = len(answer.result(timeout=clients.TIMEOUT + 1).members)
+    except (KafkaException, TimeoutError):  # no such group, or no right to look at it
+        members = 0
+    if members:
+        report.say("ok", "retry", f"{members} member(s) of the group {group}")
+    else:
+        report.say(
+            "warn",
+            "retry",
+            f"retry.policy is delay, and nobody is seen in the group {group}: nothing would come back",
+            "streamer retry, beside the workers",
+        )
 
 
 def _settings(report: Report, admin: AdminClient, name: str) -> Mapping[str, str]:
@@ -135,10 +157,8 @@ def _check_topic(
     alter = f"kafka-configs --alter --topic {topic.topic} --add-config cleanup.policy=delete"
     if policy == "delete":
         report.say("ok", "topic", detail)
-    elif role == "dead letters":
-        report.say(
-            "FAIL", "topic", f"{detail}; cleanup.policy {policy}: one dead letter removes another", alter
-        )
+    elif role == "dead letters" or role.startswith("retry"):
+        report.say("FAIL", "topic", f"{detail}; cleanup.policy {policy}: one record removes another", alter)
     else:
         report.say(
             "warn", "topic", f"{detail}; cleanup.policy {policy}: of one key only the last is kept", alter

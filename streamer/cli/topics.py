@@ -6,10 +6,11 @@ import argparse
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from streamer.app import retry_topics
 from streamer.cli import clients
 from streamer.cli.options import add_config, load_config, positive
 from streamer.errors import StartupError
-from streamer.settings.transport import Topics
+from streamer.settings import Config
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -20,6 +21,7 @@ HELP = "create the topics"
 
 # A dead letter is its record and up to 2 KB of headers: it must fit even when the record just did.
 DEAD_LETTER_BYTES = 2 << 20
+KEPT_AFTER_DUE = 28 * 86_400  # seconds
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     admin = clients.admin(config)
     existing = clients.describe_cluster(admin, config).topics
     missing = []
-    for name, settings in wanted(config.topics).items():
+    for name, settings in wanted(config).items():
         if name in existing:
             print(f"{name}: exists, {len(existing[name].partitions)} partitions")
         else:
@@ -75,20 +77,22 @@ def _create(admin: AdminClient, topics: list[NewTopic], *, dry_run: bool) -> dic
     return futures
 
 
-def wanted(topics: Topics) -> dict[str, dict[str, str]]:
+def wanted(config: Config) -> dict[str, dict[str, str]]:
     """The topics and their settings: `delete` in words, for a broker's default may be to compact.
 
     Dead letters keep the time of their record, by which an old one would be deleted at once: they stay until
-    somebody purges them.
+    somebody purges them. What is delayed must be there when it is due, and long after, should nobody come.
     """
+    topics = config.topics
     delete = {"cleanup.policy": "delete"}
+    kept = {**delete, "max.message.bytes": str(DEAD_LETTER_BYTES)}
+    delayed = {
+        name: {**kept, "retention.ms": str(1000 * (delay + KEPT_AFTER_DUE))}
+        for name, delay in zip(retry_topics(config), config.retry.delays, strict=False)
+    }
     return {
         topics.input: delete,
         topics.output: delete,
-        topics.dead_letters: {
-            **delete,
-            "max.message.bytes": str(DEAD_LETTER_BYTES),
-            "retention.ms": "-1",
-        },
-        topics.retry: delete,
+        topics.dead_letters: {**kept, "retention.ms": "-1"},
+        **delayed,
     }

@@ -198,7 +198,7 @@ def create_topics(client: Mapping[str, Any], topics: Topics, embedded: bool) -> 
     from confluent_kafka.cimpl import NewTopic
 
     admin = AdminClient(dict(client), logger=_silent)
-    names = [topics.input, topics.output, topics.dead_letters, topics.retry]
+    names = [topics.input, topics.output, topics.dead_letters]
     if embedded:
         # The embedded broker has no call to create topics: the first mention of one does.
         for name in names:

@@ -12,7 +12,7 @@ from msgspec import Meta, to_builtins
 
 from streamer.redaction import hide
 from streamer.settings.compute import Batching, Fake, Model, Window
-from streamer.settings.running import Limits, Log, Ops
+from streamer.settings.running import Limits, Log, Ops, Retry
 from streamer.settings.section import Section
 from streamer.settings.transport import Deduplication, Input, Kafka, Redis, Topics
 
@@ -37,6 +37,7 @@ class Config(Section, frozen=True):
     fake: Fake = Fake()
     input: Input = Input()
     limits: Limits = Limits()
+    retry: Retry = Retry()
     ops: Ops = Ops()
     log: Log = Log()
 

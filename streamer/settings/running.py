@@ -8,6 +8,8 @@ from msgspec import Meta
 
 from streamer.settings.section import Count, Name, Seconds, Section
 
+Delay = Annotated[int, Meta(ge=1, le=31 * 86_400)]
+
 
 class Limits(Section, frozen=True):
     """Deadlines, in seconds, and when to give up."""
@@ -34,6 +36,37 @@ class Limits(Section, frozen=True):
             description="processing leaves out input that cannot be decoded: the producer's fault, not ours"
         ),
     ] = "all"
+
+
+class Retry(Section, frozen=True):
+    """What becomes of a record that fails for a reason that may pass, such as a model that is away."""
+
+    deadline: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=31 * 86_400,
+            description="how long a record is tried in place after its first failure; seconds, or 30s, 15m",
+            extra={"duration": True},
+        ),
+    ] = 300
+    policy: Annotated[
+        Literal["wait", "dead_letter", "delay"],
+        Meta(
+            description="what comes after the deadline: wait goes on trying for ever; delay needs "
+            "`streamer retry` beside the workers"
+        ),
+    ] = "wait"
+    delays: Annotated[
+        tuple[Delay, ...],
+        Meta(
+            min_length=1,
+            max_length=20,
+            description="for policy: delay; how long a record waits before it comes back, level after level, "
+            "then it is a dead letter; each has a topic, topics.retry with the delay behind it",
+            extra={"duration": True},
+        ),
+    ] = (60, 600, 3600)
 
 
 class Log(Section, frozen=True):

@@ -56,7 +56,10 @@ class Topics(Section, frozen=True):
         Topic, Meta(description="records that cannot become a result, with the reason")
     ] = "texts.dlq"
     retry: Annotated[
-        Topic, Meta(description="reserved for delayed retries: created and checked, not used yet")
+        Topic,
+        Meta(
+            description="what the topics of retry.delays begin with: texts.retry.1m, for retry.policy: delay"
+        ),
     ] = "texts.retry"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class KafkaSink:
-    """Publishes releases. `partitions` is the number of partitions of `results` and of `dead_letters`."""
+    """Publishes releases. `retries` has a topic for each level of delay, `partitions` each topic's number."""
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class KafkaSink:
         *,
         results: str,
         dead_letters: str,
+        retries: Sequence[str] = (),
         partitions: Mapping[str, int],
         encode: Callable[[Job], Envelope],
         metrics: Metrics | None = None,
@@ -45,6 +46,7 @@ class KafkaSink:
             {**settings, "message.timeout.ms": 0},
             results=results,
             dead_letters=dead_letters,
+            retries=retries,
             partitions=partitions,
             encode=encode,
             written=self._written,

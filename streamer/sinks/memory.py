@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from streamer.records import DeadLetter, Envelope, Job, Release, Result
+from streamer.records import DeadLetter, Delay, Envelope, Job, Release, Result
 
 
 class MemorySink:
@@ -19,6 +19,7 @@ class MemorySink:
         self.hold = False
         self.results: list[Envelope] = []
         self.dead_letters: list[Envelope] = []
+        self.delayed: list[Envelope] = []
 
     def publish(self, release: Release) -> None:
         for job in release.jobs:
@@ -27,6 +28,9 @@ class MemorySink:
                 release.unacknowledged += 1
             elif isinstance(job.settled, DeadLetter):
                 self.dead_letters.append(self._encode(job))
+                release.unacknowledged += 1
+            elif isinstance(job.settled, Delay):
+                self.delayed.append(self._encode(job))
                 release.unacknowledged += 1
         self._pending.append(release)
 

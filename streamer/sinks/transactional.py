@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -45,8 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "retry.backoff.ms": 10,
 }
 # Seconds. A call that can be resumed, one that cannot, and how long an answer may take that came only once.
-GLANCE, PATIENCE, PROMPT = 0.005, 1.0, 1.0
-CLOSING = 2.0
+GLANCE, PATIENCE, PROMPT, CLOSING = 0.005, 1.0, 1.0, 2.0
 
 
 class TransactionalSink:
@@ -63,6 +62,7 @@ class TransactionalSink:
         group: Group,
         results: str,
         dead_letters: str,
+        retries: Sequence[str] = (),
         partitions: Mapping[str, int],
         encode: Callable[[Job], Envelope],
         metrics: Metrics | None = None,
@@ -80,6 +80,7 @@ class TransactionalSink:
             merged,
             results=results,
             dead_letters=dead_letters,
+            retries=retries,
             partitions=partitions,
             encode=encode,
             written=lambda message: None,  # written is not enough: it has to be committed
@@ -177,8 +178,7 @@ class TransactionalSink:
             self._give_up(transaction)
             return
         if positions := transaction.positions:
-            membership = self._group.membership()
-            if membership is None:
+            if (membership := self._group.membership()) is None:
                 self._give_up(transaction, "this worker is no member of its group")
                 return
             send = self._writer.producer.send_offsets_to_transaction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from streamer.delays import Past
 from streamer.metrics import Metrics
-from streamer.records import DeadLetter, Envelope, Job, Release, Result, Skip
+from streamer.records import DeadLetter, Delay, Envelope, Job, Release, Result, Skip
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,8 @@ class Writer:
     order of the output, records of one key stay together, and equal topics stay co-partitioned.
 
     `failed` is told whether the cause has been dealt with, so that the message may go again at once. "Too
-    large" is said of whole batches, and most of their messages are small. They go again alone: only a result
-    that was refused by itself is to blame, and becomes a dead letter.
+    large" is said of whole batches, and most of their messages are small. They go again alone: only a result,
+    or a record to be delayed, that was refused by itself is to blame, and becomes a dead letter.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Writer:
         *,
         results: str,
         dead_letters: str,
+        retries: Sequence[str],
         partitions: Mapping[str, int],
         encode: Callable[[Job], Envelope],
         written: Callable[[Outgoing], None],
@@ -81,6 +83,7 @@ class Writer:
     ) -> None:
         self._results = results
         self._dead_letters = dead_letters
+        self._retries = retries
         self._partitions = partitions
         self._encode = encode
         self._written = written
@@ -166,7 +169,9 @@ class Writer:
         self.poll(0)
 
     def topic_of(self, job: Job) -> str:
-        return self._results if isinstance(job.settled, Result) else self._dead_letters
+        if isinstance(job.settled, Result):
+            return self._results
+        return self._retries[job.settled.level - 1] if isinstance(job.settled, Delay) else self._dead_letters
 
     def _delivered(
         self, message: Outgoing, alone: bool, error: KafkaError | None, receipt: Message | None
@@ -180,28 +185,33 @@ class Writer:
             self._written(message)
             return
         self._metrics.kafka_errors["producer", error.name()] += 1
-        dealt_with = False
+        dealt_with = too_large = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
         if error.fatal():
             self.fatal = self.fatal or error
-        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not alone:
+        elif too_large and not alone:
             self._suspects.add(message.job)
-            dealt_with = True
-        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and isinstance(message.job.settled, Result):
+        elif too_large and isinstance(message.job.settled, Result | Delay):
             self._refuse(message.job)
-            dealt_with = True
+        else:
+            dealt_with = False
         self._failed(message, error, dealt_with)
 
     def _refuse(self, job: Job) -> None:
-        """A result that the topic does not take, for what came with the record: the record is dead."""
-        result = job.settled
-        assert isinstance(result, Result)
+        """A result, or a record to be delayed, that its topic does not take: the record is dead."""
+        settled, topic = job.settled, self.topic_of(job)
+        if isinstance(settled, Delay):
+            reason, attempts, model = "retry_too_large", settled.why.attempts, settled.why.model
+        else:
+            assert isinstance(settled, Result)
+            reason, model = "result_too_large", settled.model
+            attempts = job.attempts + Past.of(job.record).attempts
         job.settled = DeadLetter(
-            "result_too_large",
+            reason,
             "MSG_SIZE_TOO_LARGE",
-            f"{self._results} takes no message of this size",
+            f"{topic} takes no message of this size",
             "publish",
-            1,
-            result.model,
+            max(1, attempts),
+            model,
             int(self._wall() * 1000),
         )
 

@@ -12,9 +12,9 @@ import msgspec
 from streamer.codec import Decoder, encode
 from streamer.engine import Engine
 from streamer.errors import RecordError
-from streamer.ledger import Ledger
+from streamer.ledger import Lane, Ledger
 from streamer.limits import Limits
-from streamer.records import Envelope, Record, Result, TopicPartition
+from streamer.records import Envelope, Job, Record, Result, TopicPartition
 from streamer.sizing import TokenBudget
 from streamer.sources.memory import MemoryLog, MemorySource
 from streamer.state.memory import MemoryDeduplicator
@@ -85,9 +85,11 @@ class Rig:
         self.worker: Callable[[Scorer], InlineWorker | ThreadWorker] = InlineWorker
         self.results: list[Envelope] = []
         self.dead_letters: list[Envelope] = []
+        self.delayed: list[Envelope] = []
         self.written: set[tuple[int, int]] = set()
         self.written_ids: set[str] = set()
-        self._read = (0, 0)
+        self._read = (0, 0, 0)
+        self._returned = 0
         self.polls = self.pauses = 0
         self._window = {
             "max_records": max_records,
@@ -112,6 +114,7 @@ class Rig:
         self.sink = self._sink_class(encode, wait=self.clock.wait)
         self.sink.hook, self.sink.rig = self.hook, self
         self.sink.results, self.sink.dead_letters = self.results, self.dead_letters
+        self.sink.delayed = self.delayed
         self.index = Index(self.hook)
         self.ledger = Ledger(self._max_bytes)
         self.budget = TokenBudget(
@@ -136,6 +139,24 @@ class Rig:
     def send(self, text: str, id: str | None = None, partition: int = 0) -> Record:
         value = {"text": text} if id is None else {"text": text, "id": id}
         return self.log.append(msgspec.json.encode(value), partition=partition)
+
+    def come_back(self) -> None:
+        """As `streamer retry` does, when the time has come: what was delayed is in the input topic again."""
+        for envelope in self.delayed[self._returned :]:
+            found = headers(envelope)
+            # A worker that died in time has not given the claim back.
+            old = Record(TOPIC, int(found["retry.partition"]), int(found["retry.offset"]), 0, None, b"", [])
+            lane = Lane(TopicPartition(old.topic, old.partition))
+            self.memory.give_back([Job(old, lane, 0, id_of_delayed(envelope))])
+            self.clock.now = max(self.clock.now, int(found["retry.due"]) / 1000)
+            self.log.append(
+                envelope.value,
+                partition=int(found["retry.partition"]),
+                key=envelope.key,
+                headers=envelope.headers,
+                timestamp=int(self.clock.now * 1000),
+            )
+        self._returned = len(self.delayed)
 
     def run(self) -> None:
         """Work until there has been nothing to do for a while, then drain."""
@@ -211,7 +232,9 @@ class Rig:
             found = headers(envelope)
             self.written.add((int(found["dlq.partition"]), int(found["dlq.offset"])))
             self.written_ids.add(id_of_dead(envelope))
-        self._read = len(self.results), len(self.dead_letters)
+        for envelope in self.delayed[self._read[2] :]:
+            self.written_ids.add(id_of_delayed(envelope))
+        self._read = len(self.results), len(self.dead_letters), len(self.delayed)
 
 
 def headers(envelope: Envelope) -> Mapping[str, str]:
@@ -229,3 +252,7 @@ def id_of_dead(envelope: Envelope) -> str:
     found = headers(envelope)
     partition, offset = int(found["dlq.partition"]), int(found["dlq.offset"])
     return id_of(Record(found["dlq.topic"], partition, offset, 0, None, envelope.value, []))
+
+
+def id_of_delayed(envelope: Envelope) -> str:
+    return id_of(Record("", 0, 0, 0, None, envelope.value, envelope.headers))

@@ -41,6 +41,7 @@ class Member(Rig):
         first = group.members[0] if group.members else self
         self.log, self.memory, self.clock = first.log, first.memory, first.clock
         self.results, self.dead_letters = first.results, first.dead_letters
+        self.delayed = first.delayed
         source = MemberSource(self.log, wait=self.clock.wait)
         source.group = group
         return source

@@ -32,7 +32,6 @@ class Topics(NamedTuple):
     input: str
     output: str
     dead_letters: str
-    retry: str
 
 
 class Streamer(Protocol):
@@ -43,7 +42,7 @@ class Streamer(Protocol):
 
 @pytest.fixture
 def topics(make_topic: MakeTopic) -> Topics:
-    return Topics(make_topic("in", 2), make_topic("out", 2), make_topic("dlq", 2), make_topic("retry", 2))
+    return Topics(make_topic("in", 2), make_topic("out", 2), make_topic("dlq", 2))
 
 
 @pytest.fixture
@@ -337,7 +336,7 @@ class TestCheck:
         monkeypatch.setenv("STREAMER__TOPICS__DEAD_LETTERS", compacted)
         code, out, _ = streamer("check")
         assert code == 3
-        assert "one dead letter removes another" in out
+        assert "one record removes another" in out
         assert f"{kept} is kept for ever, an id 7 days" in out
         assert "would not fit" not in out
 
@@ -367,6 +366,27 @@ class TestTopics:
         code, out, _ = streamer("check")
         assert code == 0
         assert "warn" not in out  # what it creates, check has nothing to say about
+
+    def test_a_topic_for_each_delay_and_somebody_who_must_read_them(
+        self, streamer: Streamer, kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        base = f"retry-{os.getpid()}-{next(_numbers)}"
+        monkeypatch.setenv("STREAMER__TOPICS__RETRY", base)
+        monkeypatch.setenv("STREAMER__RETRY__POLICY", "delay")
+        monkeypatch.setenv("STREAMER__RETRY__DELAYS", "[30s, 2h]")
+        code, out, _ = streamer("check")
+        assert code == 3 and f"{base}.30s (retry 1) is missing" in out
+        code, _, err = streamer("run", "--exit-when-idle", "0")
+        assert code == 3 and f"no topic {base}.30s, {base}.2h: create it with `streamer topics create`" in err
+        code, out, _ = streamer("topics", "create", "--partitions", "2")
+        assert code == 0
+        assert f"{base}.30s: created, 2 partitions\n{base}.2h: created, 2 partitions\n" in out
+        code, out, _ = streamer("check")
+        assert code == 0 and f"{base}.2h (retry 2): 2 partitions" in out
+        assert "warn  retry" in out and "-> streamer retry, beside the workers" in out
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+        for deleted in admin.delete_topics([f"{base}.30s", f"{base}.2h"]).values():
+            deleted.result(timeout=10)
 
     def test_what_the_broker_refuses(self, streamer: Streamer, fresh: Topics) -> None:
         code, _, err = streamer("topics", "create", "--replication", "9")

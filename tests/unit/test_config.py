@@ -97,6 +97,8 @@ class TestFile:
             ("input: {id_from: [hedr]}", "input.id_from", "expected content or coordinate"),
             ("topics: {input: two words}", "topics.input", "a topic name"),
             ("topics: {output: texts.in}", "topics.output", "is the topic of topics.input too"),
+            ("retry: {delays: [1m, 60s]}", "retry.delays", "each must be longer than the one before it"),
+            ("topics: {output: texts.retry.1m}", "topics.retry", "texts.retry.1m, which topics has for"),
             ("window: {max_in_flight_bytes: 10}", "window.max_in_flight_bytes", "less than window.max_bytes"),
             ("delivery: at_most_once", "delivery", "expected at_least_once or exactly_once"),
             ("opps: {port: 9100}", "opps", "did you mean ops?"),
@@ -154,6 +156,14 @@ class TestFile:
     @pytest.mark.parametrize("written", ["7x", "s", "-1s", "0", "0s", "1.5s", "7 days", "400d"])
     def test_what_is_no_duration(self, write: Any, written: str) -> None:
         assert "deduplication.ttl" in refusal(write(f"deduplication: {{ttl: {written}}}"))
+
+    def test_a_list_of_durations(self, write: Any) -> None:
+        assert load(write("retry: {delays: [5, 90s, 1h]}"), {}).retry.delays == (5, 90, 3600)
+        variable = {"STREAMER__RETRY__DELAYS": "[1m, 2h]", "STREAMER__RETRY__DEADLINE": "15m"}
+        assert load(None, variable).retry.delays == (60, 7200)
+        assert load(None, variable).retry.deadline == 900
+        for written in ("[]", "[1x]", "[0]", "[1.5s]", "1m"):
+            assert "retry.delays" in refusal(write(f"retry: {{delays: {written}}}"))
 
 
 class TestProperties:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "streamer"
 PLUG_INS = ("sources", "sinks", "backends", "state", "tasks")
 HEAVY = ("torch", "transformers", "redis", "confluent_kafka")
 # What plug-ins may know of the rest: nouns, errors, the protocols that they meet, and each other's folder.
-SHARED = {"records", "errors", "protocols", "backoff", "metrics"}
+SHARED = {"records", "errors", "protocols", "backoff", "delays", "metrics"}
 MAY_IMPORT = {
     "sources": SHARED,
     "sinks": SHARED,
@@ -26,7 +26,7 @@ MAY_IMPORT = {
 # The core: what the line is made of. It knows no plug-in, no configuration and no command line.
 CORE = (
     *("engine", "claims", "verdicts", "worker", "codec", "window", "planner", "ledger", "sizing", "backoff"),
-    *("metrics", "observer", "protocols", "records", "errors", "limits", "outbox", "suspects"),
+    *("metrics", "observer", "protocols", "records", "errors", "limits", "outbox", "suspects", "delays"),
 )
 
 
