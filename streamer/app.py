@@ -45,7 +45,7 @@ def build(config: Config, metrics: Metrics | None = None) -> Engine:
     metrics.stage = "connecting to Kafka"
     topics, cluster = config.topics, describe_cluster(config)
     metrics.stage = "connecting to Redis"
-    deduplicator, dead_letters = _state(config, cluster.generations)
+    deduplicator, dead_letters = _state(config, cluster.generations, metrics)
     metrics.stage = "loading the model"
     backend = load_backend(config)
     _introduce(config, backend.describe(), metrics)
@@ -203,7 +203,9 @@ def kafka_settings(config: Config, own: Mapping[str, Any], *, group: bool = Fals
     return settings | {"group.id": config.kafka.group_id} if group else settings
 
 
-def _state(config: Config, generations: Mapping[str, str]) -> tuple[Deduplicator, DeadLetterQueue]:
+def _state(
+    config: Config, generations: Mapping[str, str], metrics: Metrics
+) -> tuple[Deduplicator, DeadLetterQueue]:
     if not config.deduplication.enabled:
         from streamer.state.memory import MemoryDeadLetters, NoDeduplication
 
@@ -219,6 +221,7 @@ def _state(config: Config, generations: Mapping[str, str]) -> tuple[Deduplicator
         ttl=int(config.deduplication.ttl),
         generations=generations,
         on_outage=config.deduplication.on_outage,
+        metrics=metrics,
     )
     deduplicator.check()
     return deduplicator, RedisDeadLetters(client, prefix=f"{prefix}dead:")

@@ -26,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from streamer.errors import StartupError, TransientError
+from streamer.metrics import Metrics
 from streamer.records import Job, Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,9 @@ class RedisDeduplicator:
         ttl: int,
         generations: Mapping[str, str],
         on_outage: Literal["wait", "process"] = "wait",
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self._client = client
         self._prefix = f"{prefix}id:"
         self._written = f"{prefix}written"
@@ -111,6 +114,7 @@ class RedisDeduplicator:
         """Raises StartupError when Redis is not there, or would drop claims without a word."""
         try:
             memory = self._client.info("memory")
+            self._metrics.redis_up = True
         except redis.RedisError as error:
             raise StartupError(f"Redis: {error}; set redis.url, or deduplication.enabled: false") from error
         policy = memory.get("maxmemory_policy", "noeviction")
@@ -122,9 +126,11 @@ class RedisDeduplicator:
 
     def claim(self, jobs: Sequence[Job]) -> list[str | None]:
         try:
-            return self._claim_all(jobs)
+            verdicts = self._claim_all(jobs)
+            self._metrics.redis_up = True
+            return verdicts
         except TransientError as error:
-            self._wait_or_log(error)
+            self._wait_or_log("claim", error)
             for job in jobs:
                 job.unclaimed = True
             return [None] * len(jobs)
@@ -135,8 +141,9 @@ class RedisDeduplicator:
             args += [f"{self._generation(topic)}:{partition}", offset]
         try:
             transient(lambda: self._mark(keys=[self._written], args=args))
+            self._metrics.redis_up = True
         except TransientError as error:
-            self._wait_or_log(error)
+            self._wait_or_log("mark", error)
 
     def give_back(self, jobs: Iterable[Job]) -> None:
         # A record that could not be decoded never had an id, and so no claim.
@@ -145,7 +152,7 @@ class RedisDeduplicator:
             for keys, coordinates in self._chunks(claimed):
                 transient(partial(self._give_back, keys=keys, args=coordinates))
         except TransientError as error:
-            self._wait_or_log(error)
+            self._wait_or_log("give_back", error)
 
     def leave(self, offsets: Mapping[TopicPartition, int]) -> None:
         if offsets:
@@ -214,7 +221,9 @@ class RedisDeduplicator:
     def _generation(self, topic: str) -> str:
         return self._generations.get(topic, topic)
 
-    def _wait_or_log(self, error: TransientError) -> None:
+    def _wait_or_log(self, operation: str, error: TransientError) -> None:
+        self._metrics.redis_up = False
+        self._metrics.redis_errors[operation] += 1
         if self._on_outage == "wait":
             raise error
         log.warning("claims are away, going on without them: %s", error)

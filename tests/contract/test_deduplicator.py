@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
 import redis
 
 from streamer.errors import StartupError, TransientError
+from streamer.metrics import Metrics
 from streamer.protocols import Deduplicator
 from streamer.records import TopicPartition
 from streamer.state.memory import MemoryDeduplicator, NoDeduplication
@@ -20,7 +22,7 @@ FIRST, SECOND = TopicPartition("texts.in", 0), TopicPartition("texts.in", 1)
 GO_ON = None
 
 
-def over_redis(url: str, **options: str) -> RedisDeduplicator:
+def over_redis(url: str, **options: str | Metrics) -> RedisDeduplicator:
     return RedisDeduplicator(
         connect(url),
         prefix="test:claim:",
@@ -228,3 +230,20 @@ def test_a_redis_that_is_full_is_waited_for(breakable_redis: RedisServer) -> Non
             claims.claim([job(0, id="a")])
         client.config_set("maxmemory", "0")
     assert claims.claim([job(0, id="a")]) == [GO_ON]
+
+
+@pytest.mark.parametrize("policy", ["wait", "process"])
+def test_an_outage_is_counted_and_its_end_is_seen(breakable_redis: RedisServer, policy: str) -> None:
+    metrics = Metrics()
+    claims = over_redis(breakable_redis.url, on_outage=policy, metrics=metrics)
+    claims.check()
+    seen = [metrics.redis_up]
+    breakable_redis.kill()
+    for ask in (lambda: claims.claim([job(0, id="a")]), lambda: claims.mark({FIRST: 1})):
+        with contextlib.suppress(TransientError):
+            ask()
+    seen.append(metrics.redis_up)
+    assert metrics.redis_errors == {"claim": 1, "mark": 1}
+    breakable_redis.restart()
+    claims.mark({FIRST: 1})
+    assert [*seen, metrics.redis_up] == [True, False, True]
