@@ -33,7 +33,7 @@ from transformers import (
 from bench.topics import read_texts
 from streamer.ledger import Lane
 from streamer.planner import plan
-from streamer.records import Classification, Job, Record
+from streamer.records import Classification, Encoding, Job, Record
 from streamer.sizing import TokenBudget
 
 WINDOW, MAX_TEXTS, FIXED = 512, 64, 32
@@ -57,8 +57,9 @@ class Line:
         for start in range(0, len(texts), WINDOW):
             window = texts[start : start + WINDOW]
             fresh = [
-                Job(RECORD, cast(Lane, None), 0, text=text, tokens=tokens, encoded=encoded)
-                for text, (tokens, encoded) in zip(window, self.backend.encode(window), strict=True)
+                Job(RECORD, cast(Lane, None), 0, text=text, tokens=found.tokens, encoded=found.data)
+                for text, found in zip(window, self.backend.encode(window), strict=True)
+                if isinstance(found, Encoding)
             ]
             jobs += fresh
             for batch in plan(fresh, self.budget):

@@ -130,6 +130,7 @@ def load_backend(config: Config) -> Model:
         fake = config.fake
         return FakeBackend(base_ms=fake.base_ms, per_text_us=fake.per_text_us, per_token_us=fake.per_token_us)
     from streamer.backends.torch import TorchBackend
+    from streamer.backends.torch.long_texts import LongTexts
 
     backend = TorchBackend.load(
         model.name,
@@ -138,6 +139,7 @@ def load_backend(config: Config) -> Model:
         precision=model.precision,
         max_length=model.max_length,
         task=model.task,
+        long_texts=LongTexts(model.long_texts, model.window_overlap, model.max_windows, model.window_pooling),
     )
     seconds = backend.warm_up()
     log.info("model ready after %.1f s", seconds, extra={"model": backend.describe()})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from streamer.records import Classification, Job, Record, Release, TopicPartition
+from streamer.errors import RecordError
+from streamer.records import Classification, Encoding, Job, Record, Release, TopicPartition
 
 
 class Assignment(Protocol):
@@ -82,8 +83,11 @@ class Backend(Protocol):
     name: str
     revision: str
 
-    def encode(self, texts: Sequence[str]) -> list[tuple[int, Any]]:
-        """For each text its number of tokens and whatever `infer` wants to find in `job.encoded`."""
+    def encode(self, texts: Sequence[str]) -> Sequence[Encoding | RecordError]:
+        """For each text what `infer` wants to find in `job.encoded`, or why it has nothing to work with.
+
+        What it raises is about one of the texts: they come again, each alone.
+        """
 
     def cost(self, texts: int, tokens: int, longest: int) -> int:
         """What the device computes on, in tokens, for a batch: its `tokens`, or more where it is padded.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 if TYPE_CHECKING:
     from streamer.ledger import Lane
@@ -68,6 +68,9 @@ class Result(Struct, frozen=True, gc=False, omit_defaults=True):
     source: Coordinate
     processed_at: int
     meta: Any | UnsetType = UNSET
+    truncated: Annotated[
+        bool, Meta(description="the model saw a part of the text only; not there where it saw all")
+    ] = False
 
 
 class DeadLetter(Struct, frozen=True, gc=False):
@@ -97,13 +100,24 @@ class Skip(Struct, frozen=True, gc=False):
     reason: str
 
 
+class Encoding(NamedTuple):
+    """A text as a backend wants it: how many tokens the device computes on, and what `infer` works with.
+
+    `truncated` says that a part of the text is not in it, because it is longer than the model takes.
+    """
+
+    tokens: int
+    data: Any
+    truncated: bool = False
+
+
 class Job(Struct, gc=False, eq=False):
     """A record on its way. `settled` is None while it is open; `size` is what it holds, in bytes;
     `read_at` is the engine's clock when it came.
 
-    `encoded` belongs to the backend. `attempts` counts how often that had it in hand, `failing_since` is when
-    it first failed for a reason that may pass. `unclaimed` says that deduplication was away and was not
-    waited for, `suspect` that an earlier run had the record in hand when it died.
+    `encoded` and `truncated` are the backend's. `attempts` counts how often that had it in hand,
+    `failing_since` is when it first failed for a reason that may pass. `unclaimed` says that deduplication
+    was away and was not waited for, `suspect` that an earlier run had the record in hand when it died.
     """
 
     record: Record
@@ -116,6 +130,7 @@ class Job(Struct, gc=False, eq=False):
     suspect: bool = False
     tokens: int = 0
     encoded: Any = None
+    truncated: bool = False
     attempts: int = 0
     failing_since: float | None = None
     settled: Result | DeadLetter | Delay | Skip | None = None

@@ -48,9 +48,14 @@ class Judge:
                 self.bury(jobs[0], error, "tokenize")
                 return []
             return [job for alone in jobs for job in self.tokenize([alone])]
-        for job, (tokens, ids) in zip(jobs, encoded, strict=True):
-            job.tokens, job.encoded = tokens, ids
-        return jobs
+        accepted = []
+        for job, found in zip(jobs, encoded, strict=True):
+            if isinstance(found, RecordError):
+                self.bury(job, found, "tokenize")
+                continue
+            job.tokens, job.encoded, job.truncated = found
+            accepted.append(job)
+        return accepted
 
     def judge(self, outcome: Outcome) -> tuple[list[Batch], TransientError | None]:
         """Settle the jobs of a batch. Returns what is to be offered again, and why it has to wait first.
@@ -142,7 +147,16 @@ class Judge:
             record = job.record
             source = Coordinate(record.topic, record.partition, record.offset, record.timestamp)
             job.settled = Result(
-                job.id, value.label, value.score, value.scores, name, revision, source, processed_at, job.meta
+                job.id,
+                value.label,
+                value.score,
+                value.scores,
+                name,
+                revision,
+                source,
+                processed_at,
+                job.meta,
+                job.truncated,
             )
         if not again and any(type(job.settled) is Result for job in batch.jobs):
             reason = None  # it is the given up that were not taken: the backend is there

@@ -23,7 +23,7 @@ from transformers import (
 
 from streamer.backends.torch import TorchBackend
 from streamer.ledger import Lane
-from streamer.records import Classification, Job, Record
+from streamer.records import Classification, Encoding, Job, Record
 
 LABELS = {0: "negative", 1: "neutral", 2: "positive"}
 
@@ -147,13 +147,22 @@ def save_family(folder: Path, family: str, **settings: Any) -> Path:
     return _save(folder, tokenizer, getattr(transformers, f"{family}ForSequenceClassification"), config)
 
 
+def encode(backend: TorchBackend, texts: list[str]) -> list[Encoding]:
+    """The texts as a window of them is encoded; an error among them fails the test."""
+    found = backend.encode(texts)
+    assert all(isinstance(each, Encoding) for each in found), found
+    return cast(list[Encoding], found)
+
+
 def jobs_of(backend: TorchBackend, texts: Iterable[str]) -> list[Job]:
     """Jobs as the engine hands them to a worker: encoded."""
     jobs = []
     for offset, text in enumerate(texts):
-        ((tokens, encoded),) = backend.encode([text])
+        (found,) = encode(backend, [text])
         record = Record("texts.in", 0, offset, 0, None, text.encode("utf-8", "replace"), [])
-        jobs.append(Job(record, cast(Lane, None), len(text), text=text, tokens=tokens, encoded=encoded))
+        job = Job(record, cast(Lane, None), len(text), text=text)
+        job.tokens, job.encoded, job.truncated = found
+        jobs.append(job)
     return jobs
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from streamer.errors import ConfigurationError
-from streamer.records import Classification, Job
+from streamer.records import Classification, Encoding, Job
 
 _POSITIVE = Classification("positive", 0.9, {"negative": 0.1, "positive": 0.9})
 _NEGATIVE = Classification("negative", 0.9, {"negative": 0.9, "positive": 0.1})
@@ -33,9 +33,9 @@ class FakeBackend:
         self._per_text = per_text_us / 1e6
         self._per_token = per_token_us / 1e6
 
-    def encode(self, texts: Sequence[str]) -> list[tuple[int, Any]]:
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """A token for every two characters: between Chinese (one) and English (four)."""
-        return [(len(text) // 2 or 1, None) for text in texts]
+        return [Encoding(len(text) // 2 or 1, None) for text in texts]
 
     def cost(self, texts: int, tokens: int, longest: int) -> int:
         """It sleeps for tokens, and knows no padding."""

@@ -65,8 +65,33 @@ class Model(Section, frozen=True):
     ] = "auto"
     quantize: Annotated[Literal["none"], Meta(description="none; there is no other yet")] = "none"
     max_length: Annotated[
-        Count | None, Meta(description="tokens after which a text is cut; null takes the model's own limit")
+        Count | None, Meta(description="tokens that a text may have; null takes the model's own limit")
     ] = None
+    long_texts: Annotated[
+        Literal["truncate", "dead_letter", "windows"],
+        Meta(
+            description="what becomes of a longer text: it is cut, and the result says so; it is a dead "
+            "letter; or it is scored in windows; see texts.md"
+        ),
+    ] = "truncate"
+    window_overlap: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="tokens that a window of a long text shares with the one before it",
+        ),
+    ] = 32
+    max_windows: Annotated[
+        Count, Meta(description="windows of a text; what it holds beyond them is cut, and the result says so")
+    ] = 16
+    window_pooling: Annotated[
+        Literal["mean", "max"],
+        Meta(
+            description="each score of a text in windows is the mean of theirs, by their tokens, or the "
+            "highest"
+        ),
+    ] = "mean"
 
 
 class Fake(Section, frozen=True):

@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from streamer.errors import OutOfMemory, RecordError, TransientError
-from streamer.records import Batch, Classification, Envelope, Job, Outcome, Release, Skip, TopicPartition
+from streamer.records import (
+    Batch,
+    Classification,
+    Encoding,
+    Envelope,
+    Job,
+    Outcome,
+    Release,
+    Skip,
+    TopicPartition,
+)
 from streamer.sinks.memory import MemorySink
 from streamer.state.memory import MemoryDeadLetters, MemoryDeduplicator
 from streamer.worker import InlineWorker
@@ -45,10 +55,10 @@ class Scorer:
         self.calls: list[int] = []
         self.memory = 10**9  # tokens of the largest batch that fits
 
-    def encode(self, texts: Sequence[str]) -> list[tuple[int, Any]]:
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
         self.hook("encode:before")
         self.hook("encode:inside")
-        encoded: list[tuple[int, Any]] = [(len(text.split()), text) for text in texts]
+        encoded = [Encoding(len(text.split()), text) for text in texts]
         self.hook("encode:after")
         return encoded
 

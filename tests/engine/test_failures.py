@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from streamer.errors import RecordError
+from streamer.records import Encoding
 from tests.engine.parts import away
 from tests.engine.rig import Rig
 
@@ -89,12 +92,32 @@ def test_a_text_that_never_fits_is_dead_for_that_reason() -> None:
     assert rig.reasons == ["out_of_memory"] and len(rig.results) == 3
 
 
+def test_a_text_that_is_too_long_is_cut_or_dead_and_its_result_says_so() -> None:
+    rig = filled(3)
+    for name in ("cut", "refused"):
+        rig.send(name, name)
+    encode = rig.scorer.encode
+
+    def limited(texts: list[str]) -> list[Encoding | RecordError]:
+        plain = zip(texts, encode(texts), strict=True)
+        return [
+            RecordError("too_long", "") if text == "refused" else found._replace(truncated=text == "cut")
+            for text, found in plain
+        ]
+
+    rig.scorer.encode = limited  # type: ignore[method-assign, assignment]
+    rig.run()
+    assert rig.ids == ["0", "1", "2", "cut"] and rig.reasons == ["too_long"]
+    results = [msgspec.json.decode(envelope.value or b"") for envelope in rig.results]
+    assert [result.get("truncated") for result in results] == [None, None, None, True]
+
+
 def test_a_tokenizer_that_chokes_on_one_text_loses_only_that() -> None:
     rig = filled(5)
     rig.send("odd", "odd")
     encode = rig.scorer.encode
 
-    def choking(texts: list[str]) -> list[tuple[int, str]]:
+    def choking(texts: list[str]) -> list[Encoding]:
         if "odd" in texts:
             raise ValueError("odd")
         return encode(texts)

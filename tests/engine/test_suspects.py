@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from streamer.records import Classification, Job, TopicPartition
+from streamer.records import Classification, Encoding, Job, TopicPartition
 from tests.engine.accounts import check_accounts
 from tests.engine.parts import Crash, Scorer, away
 from tests.engine.rig import Rig
@@ -20,7 +20,7 @@ class Fragile(Scorer):
 
     tokenizing = False
 
-    def encode(self, texts: Sequence[str]) -> list[tuple[int, object]]:
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
         if self.tokenizing and any(KILLER in text for text in texts):
             raise Crash("in the tokenizer")
         return super().encode(texts)

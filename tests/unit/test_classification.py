@@ -14,7 +14,7 @@ import pytest
 
 from streamer.errors import ConfigurationError, RecordError
 from streamer.records import Classification
-from streamer.tasks.classification import ClassificationTask
+from streamer.tasks.classification import ClassificationTask, Shares
 
 
 def logits(*rows: list[float]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -88,6 +88,28 @@ def test_labels_come_in_the_order_of_their_numbers() -> None:
     shuffled = {number: f"l{number}" for number in (10, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9)}
     task = ClassificationTask.from_config(SimpleNamespace(problem_type=None, id2label=shuffled))
     assert task.labels == tuple(f"l{number}" for number in range(11))
+
+
+def test_an_output_without_a_label_is_refused() -> None:
+    """The pipeline fails at the first text that gets it."""
+    with pytest.raises(ConfigurationError, match=r"numbered \[0, 2\], .* without a gap: correct id2label"):
+        ClassificationTask.from_config(SimpleNamespace(problem_type=None, id2label={0: "no", 2: "yes"}))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ("mean", Classification("no", 0.6, {"no": 0.6, "yes": 0.4})),
+        ("max", Classification("yes", 0.8, {"no": 0.7, "yes": 0.8})),
+    ],
+)
+def test_rows_of_one_text_become_one_value(pooling: str, expected: Classification) -> None:
+    task = ClassificationTask(["no", "yes"], pooling=pooling)  # type: ignore[arg-type]
+    rows = np.log(np.array([[0.7, 0.3], [0.2, 0.8], [0.5, 0.5]])).astype(np.float32)
+    shares = Shares(np.array([0, 2]), np.array([8.0, 2.0, 1.0]))
+    first, second = task.values(rows, shares)
+    assert first == expected
+    assert second == Classification("no", 0.5, {"no": 0.5, "yes": 0.5})
 
 
 def test_labels_without_names_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from streamer.records import Classification, Job, Record
 
 def jobs_of(backend: FakeBackend, *texts: str) -> list[Job]:
     jobs = []
-    for offset, (text, (tokens, encoded)) in enumerate(zip(texts, backend.encode(texts), strict=True)):
+    for offset, (text, (tokens, encoded, _)) in enumerate(zip(texts, backend.encode(texts), strict=True)):
         record = Record("texts.in", 0, offset, 0, None, text.encode(), [])
         jobs.append(Job(record, cast(Lane, None), len(text), text=text, tokens=tokens, encoded=encoded))
     return jobs
@@ -59,7 +59,7 @@ def test_labels_follow_from_the_text_alone() -> None:
 
 
 def test_every_text_has_at_least_one_token() -> None:
-    assert FakeBackend().encode(["", "a", "abcd"]) == [(1, None), (1, None), (2, None)]
+    assert FakeBackend().encode(["", "a", "abcd"]) == [(1, None, False), (1, None, False), (2, None, False)]
 
 
 @pytest.mark.parametrize("key", ["base_ms", "per_text_us", "per_token_us"])

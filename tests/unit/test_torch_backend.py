@@ -21,7 +21,7 @@ from streamer.errors import (
     StreamerError,
 )
 from streamer.records import Classification
-from tests.tiny_models import TEXTS, classify, edit, jobs_of, save_bert, save_distilbert, save_roberta
+from tests.tiny_models import TEXTS, classify, edit, encode, jobs_of, save_bert, save_distilbert, save_roberta
 
 FAMILIES = {"bert": save_bert, "distilbert": save_distilbert, "roberta": save_roberta}
 
@@ -83,9 +83,18 @@ def test_padding_never_changes_a_score(family: Path) -> None:
         ({"problem_type": "multi_label_classification"}, None),
         ({"id2label": {0: "spam"}, "label2id": {"spam": 0}}, None),
         ({"problem_type": "regression", "id2label": {0: "stars"}, "label2id": {"stars": 0}}, None),
+        ({"problem_type": "multi_label_classification", "id2label": {0: "x"}, "label2id": {"x": 0}}, None),
+        ({"problem_type": "regression"}, None),
         ({"problem_type": "single_label_classification"}, 1.0),
     ],
-    ids=["multi-label", "single output", "regression", "single-label"],
+    ids=[
+        "multi-label",
+        "single output",
+        "regression",
+        "multi-label of one",
+        "regression of several",
+        "single-label",
+    ],
 )
 def test_every_kind_of_head_says_what_the_pipeline_says(
     tmp_path: Path, settings: dict[str, Any], total: float | None
@@ -100,24 +109,25 @@ def test_every_kind_of_head_says_what_the_pipeline_says(
 def test_encode_gives_the_ids_of_the_tokenizer_without_padding(family: Path) -> None:
     backend = TorchBackend.load(str(family), device="cpu", precision="fp32")
     expected = AutoTokenizer.from_pretrained(family)(TEXTS, truncation=True, max_length=64)["input_ids"]
-    found = backend.encode(TEXTS)
-    assert [row.tolist() for _, row in found] == expected
-    assert [tokens for tokens, _ in found] == [len(ids) for ids in expected]
-    assert {row.dtype for _, row in found} == {np.dtype(np.int32)}
+    found = encode(backend, TEXTS)
+    assert [row.tolist() for _, row, _ in found] == expected
+    assert [each.tokens for each in found] == [len(ids) for ids in expected]
+    assert {row.dtype for _, row, _ in found} == {np.dtype(np.int32)}
     assert backend.encode([]) == []
 
 
 def test_long_texts_are_cut_as_the_pipeline_cuts_them(family: Path) -> None:
     long = ["很好 good " * 200, "很好"]
     backend = TorchBackend.load(str(family), device="cpu", precision="fp32", max_length=20)
-    assert backend.encode(long)[0][0] == 20
+    cut, whole = encode(backend, long)
+    assert (cut.tokens, cut.truncated, whole.truncated) == (20, True, False)
     assert_same(classify(backend, long), reference(family, long, truncation=True, max_length=20))
 
 
 def test_all_of_a_text_counts_when_its_first_characters_hold_few_tokens(backend: TorchBackend) -> None:
     sparse = " " * 100_000 + "很好"
-    short, long = backend.encode(["很好", sparse])
-    assert long[1].tolist() == short[1].tolist()
+    short, long = encode(backend, ["很好", sparse])
+    assert long.data.tolist() == short.data.tolist()
 
 
 def test_the_longest_text_fits_into_the_positions_of_the_model(family: Path) -> None:

@@ -20,7 +20,7 @@ from streamer.backends.torch.forward import Forward, Packed
 from streamer.backends.torch.loading import load_encoder, load_model
 from streamer.backends.torch.location import locate
 from streamer.backends.torch.selftest import choose_forward, confirm
-from tests.tiny_models import TEXTS, classify, save_bert, save_family
+from tests.tiny_models import TEXTS, classify, encode, save_bert, save_family
 
 CPU = torch.device("cpu")
 
@@ -47,7 +47,7 @@ def load(folder: Path) -> TorchBackend:
 def scores_alone(folder: Path, backend: TorchBackend) -> list[list[float]]:
     """What the plain model says of each text, alone."""
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    rows = [torch.from_numpy(row.astype(np.int64))[None] for _, row in backend.encode(TEXTS)]
+    rows = [torch.from_numpy(row.astype(np.int64))[None] for _, row, _ in encode(backend, TEXTS)]
     with torch.inference_mode():
         found = [model(input_ids=row, attention_mask=torch.ones_like(row)).logits.softmax(-1) for row in rows]
     return [scores[0].tolist() for scores in found]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
 
 import pytest
 
 from streamer.errors import OutOfMemory
 from streamer.ledger import Lane
-from streamer.records import Batch, Classification, Job, Outcome, Record, TopicPartition
+from streamer.records import Batch, Classification, Encoding, Job, Outcome, Record, TopicPartition
 from streamer.worker import InlineWorker, ThreadWorker
 
 FINE = Classification("good", 1.0, {"good": 1.0})
@@ -25,8 +24,8 @@ class Model:
         self.act = act
         self.threads: set[str] = set()
 
-    def encode(self, texts: Sequence[str]) -> list[tuple[int, Any]]:
-        return [(1, None) for _ in texts]
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        return [Encoding(1, None) for _ in texts]
 
     def cost(self, texts: int, tokens: int, longest: int) -> int:
         return texts * longest

@@ -15,20 +15,18 @@ from numpy.typing import NDArray
 from streamer.backends.torch import devices
 from streamer.backends.torch.attention import Tokens
 from streamer.backends.torch.forward import Forward, Packed
-from streamer.backends.torch.loading import Encoder, load_encoder, load_model
+from streamer.backends.torch.loading import load_encoder, load_model
 from streamer.backends.torch.location import Location, locate
+from streamer.backends.torch.long_texts import LongTexts, spread
 from streamer.backends.torch.selftest import choose_forward, confirm
+from streamer.backends.torch.tokenizing import TextEncoder
 from streamer.errors import ConfigurationError, OutOfMemory, RecordError, StartupError
-from streamer.records import Classification, Job
+from streamer.records import Classification, Encoding, Job
 from streamer.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
 
 TASKS = {ClassificationTask.name: ClassificationTask}
-
-# A token of text rarely has more characters than this: what a text holds beyond `max_length` times as many is
-# not tokenized at first. A megabyte would hold the engine up for a second, to be thrown away.
-CHARACTERS_PER_TOKEN = 32
 
 # The shapes of a warm-up, (texts, share of max_length), from small to large: first calls choose kernels and
 # fill the allocator's cache.
@@ -42,19 +40,18 @@ class TorchBackend:
     """
 
     def __init__(
-        self, location: Location, model: Any, forward: Forward, encoder: Encoder, task: ClassificationTask
+        self, location: Location, model: Any, forward: Forward, texts: TextEncoder, task: ClassificationTask
     ) -> None:
         """`model` is on its device and in its precision already; see `load`."""
         self.name = location.name
         self.revision = location.revision
         self.device: torch.device = model.device
         self.cost = forward.cost
-        self.max_length = encoder.max_length
+        self.max_length = texts.max_length
         self._model = model
         self._forward = forward
-        self._encoder = encoder
+        self._texts = texts
         self._task = task
-        self._characters = encoder.max_length * CHARACTERS_PER_TOKEN
 
     @classmethod
     def load(
@@ -66,11 +63,12 @@ class TorchBackend:
         precision: str = "auto",
         max_length: int | None = None,
         task: str = ClassificationTask.name,
+        long_texts: LongTexts = LongTexts(),  # noqa: B008 - frozen
     ) -> TorchBackend:
         """A shipped model, a folder or a model of the hub; safetensors only, and no code from the model.
 
-        `device`: auto, cpu, cuda, cuda:N. `precision`: auto, bf16, fp32. `max_length` in tokens: longer texts
-        are cut; None: 512, or what the model or its tokenizer allows if that is less.
+        `device`: auto, cpu, cuda, cuda:N. `precision`: auto, bf16, fp32. `max_length` in tokens; None: 512,
+        or what the model or its tokenizer allows if that is less. `long_texts`: what becomes of longer ones.
 
         Raises ConfigurationError for a setting that cannot be, StartupError for a model or a device that is
         not there or does not fit.
@@ -82,6 +80,7 @@ class TorchBackend:
         location = locate(name, revision)
         model = load_model(location, TASKS[task].model_class)
         encoder = load_encoder(location, model, max_length)
+        texts = TextEncoder(encoder, long_texts)
         forward = choose_forward(model, encoder)
         devices.set_precision(model, dtype)
         try:
@@ -90,33 +89,20 @@ class TorchBackend:
             raise StartupError(f"'{name}' cannot be put on {where}: {_first_line(error)}") from error
         if where.type == "cuda" and isinstance(forward, Packed):
             forward = confirm(forward, model, encoder)
-        return cls(location, model, forward, encoder, TASKS[task].from_config(model.config))
+        scoring = TASKS[task].from_config(model.config, pooling=long_texts.pooling)
+        return cls(location, model, forward, texts, scoring)
 
-    def encode(self, texts: Sequence[str]) -> list[tuple[int, Tokens]]:
-        """For each text its number of tokens, special ones included, and their ids, int32 [tokens].
-
-        Raises RecordError when the tokenizer refuses a text or makes nothing of it: alone, it is known which.
-        """
-        try:
-            found = self._encoder.tokenizer.encode_batch_fast(self._cut(texts))
-        except TypeError as error:
-            raise RecordError("not_unicode", "the text holds half a surrogate pair") from error
-        rows = [np.array(encoding.ids, dtype=np.int32) for encoding in found]
-        for index, row in enumerate(rows):
-            if len(texts[index]) > self._characters and len(row) < self.max_length:
-                # Few tokens in many characters: white space, say. Then all of the text counts.
-                whole = self._encoder.tokenizer.encode_batch_fast([texts[index]])[0]
-                rows[index] = np.array(whole.ids, dtype=np.int32)
-            elif not len(row):
-                raise RecordError("no_tokens", "the tokenizer makes no token of the text")
-        return [(len(row), row) for row in rows]
+    def encode(self, texts: Sequence[str]) -> list[Encoding | RecordError]:
+        """See `TextEncoder.encode`."""
+        return self._texts.encode(texts)
 
     def infer(self, jobs: Sequence[Job]) -> list[Classification | Exception]:
         """A value for each job that `encode` has seen, or a RecordError where the output is not a number.
 
         Raises OutOfMemory and DeviceError; any other error of torch passes as it is.
         """
-        return self._task.values(self._logits([job.encoded for job in jobs]))
+        rows, shares = spread(job.encoded for job in jobs)
+        return self._task.values(self._logits(rows), shares)
 
     def warm_up(self, limit: float = 30.0) -> float:
         """Run small and large batches once, so that the first record waits for no kernel.
@@ -130,7 +116,7 @@ class TorchBackend:
                 log.info("warm-up ended at its limit of %g s", limit)
                 break
             length = max(1, int(share * self.max_length))
-            (_, row), *_ = self.encode(["好 " * length])
+            row = self._texts.row(length)
             try:
                 self._logits([row] * texts)
             except OutOfMemory as error:
@@ -160,10 +146,6 @@ class TorchBackend:
             "attention": self._forward.attention,
             **({} if self._forward.reason is None else {"attention_reason": self._forward.reason}),
         }
-
-    def _cut(self, texts: Sequence[str]) -> list[str]:
-        limit = self._characters
-        return [text if len(text) <= limit else text[:limit] for text in texts]
 
     def _logits(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
         """[texts, labels] of a batch, or what its failure means."""

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer
 from transformers.utils import logging as transformers_logging
 
+from streamer.backends.torch.attention import Tokens
 from streamer.backends.torch.location import Location
 from streamer.errors import ConfigurationError, StartupError, StreamerError
 
@@ -23,9 +25,15 @@ DEFAULT_MAX_LENGTH = 512
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """The tokenizer in Rust: it truncates to `max_length` tokens and does not pad. One thread may use it."""
+    """The tokenizer in Rust, which does not pad, and the special tokens before and after a text.
+
+    `keep_end` says that of a text too long the model wants the end. One thread may use it.
+    """
 
     tokenizer: Tokenizer
+    before: Tokens
+    after: Tokens
+    keep_end: bool
     max_length: int
     pad_id: int
     takes_type_ids: bool
@@ -103,11 +111,26 @@ def load_encoder(location: Location, model: Any, max_length: int | None) -> Enco
         )
     length = _max_length(wrapper, model, max_length)
     tokenizer.no_padding()
-    tokenizer.enable_truncation(length, direction=wrapper.truncation_side)
+    tokenizer.no_truncation()
+    before, after = _special_tokens(tokenizer, name)
     takes = "token_type_ids" in wrapper.model_input_names and (
         "token_type_ids" in inspect.signature(model.forward).parameters
     )
-    return Encoder(tokenizer, length, pad_id, takes)
+    return Encoder(tokenizer, before, after, wrapper.truncation_side == "left", length, pad_id, takes)
+
+
+def _special_tokens(tokenizer: Tokenizer, name: str) -> tuple[Tokens, Tokens]:
+    """What a tokenizer puts before and after every text. Raises StartupError when it does more than that."""
+    for text in ("a", "好", "1", "."):
+        bare = tokenizer.encode(text, add_special_tokens=False).ids
+        full = tokenizer.encode(text).ids
+        for start in range(len(full) - len(bare) + 1):
+            if bare and full[start : start + len(bare)] == bare:
+                before, after = full[:start], full[start + len(bare) :]
+                return np.array(before, dtype=np.int32), np.array(after, dtype=np.int32)
+    raise StartupError(
+        f"the tokenizer of '{name}' makes no tokens, or others in every place: name another model"
+    )
 
 
 def positions(model: Any) -> int | None:
