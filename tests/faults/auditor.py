@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -46,8 +46,10 @@ class Auditor:
         self._input, self._output, self._dead_letters = input, output, dead
         self._partitions = range(partitions)
         broker = {"bootstrap.servers": bootstrap_servers, "reconnect.backoff.max.ms": 500, "log_level": 0}
-        # Asks for the offsets of the workers' group, and never joins it.
-        self._group_view = Consumer({**broker, "group.id": group})
+        # They ask, for the offsets of the workers' group too, and never join it. The one that reads would
+        # keep them waiting.
+        self._asking = Consumer({**broker, "group.id": group, "isolation.level": "read_committed"})
+        self._peeking = Consumer({**broker, "group.id": group, "isolation.level": "read_uncommitted"})
         self._consumer = Consumer(
             {
                 **broker,
@@ -91,11 +93,12 @@ class Auditor:
         self._ending.set()
         self._thread.join(60)
         self._consumer.close()
-        self._group_view.close()
+        self._asking.close()
+        self._peeking.close()
 
     def committed(self) -> dict[int, int]:
         positions = [Position(self._input, number) for number in self._partitions]
-        answers = self._group_view.committed(positions, timeout=ANSWER)
+        answers = self._peeking.committed(positions, timeout=ANSWER)
         failed = [position.error for position in answers if position.error is not None]
         if failed:
             raise KafkaException(failed[0])
@@ -103,10 +106,20 @@ class Auditor:
 
     def ends(self, *topics: str) -> dict[tuple[str, int], int]:
         """The offset after the last message that a read_committed reader may see."""
+        return self._ends(self._asking, topics)
+
+    @property
+    def in_transactions(self) -> int:
+        """How many messages nobody may see yet."""
+        topics = self._output, self._dead_letters
+        written, seen = self._ends(self._peeking, topics), self.ends(*topics)
+        return sum(written.values()) - sum(seen.values())
+
+    def _ends(self, consumer: Consumer, topics: Iterable[str]) -> dict[tuple[str, int], int]:
         ends: dict[tuple[str, int], int] = {}
         for topic in topics:
             for number in self._partitions:
-                answer = self._consumer.get_watermark_offsets(Position(topic, number), timeout=ANSWER)
+                answer = consumer.get_watermark_offsets(Position(topic, number), timeout=ANSWER)
                 if answer is None:
                     raise TimeoutError(f"no answer about {topic}[{number}]")
                 ends[topic, number] = answer[1]
@@ -128,7 +141,8 @@ class Auditor:
     def _sample(self) -> None:
         """What is committed now must be finished as of now: read up to here, then compare."""
         self.latest = committed = self.committed()
-        ends = self.ends(self._output, self._dead_letters)
+        # A transaction ends in one partition after another: what it has committed may be seen a little later.
+        ends = self._ends(self._peeking, (self._output, self._dead_letters))
         deadline = time.monotonic() + 2 * ANSWER
         while any(self._reached.get(at, 0) < end for at, end in ends.items()):
             if time.monotonic() > deadline:
@@ -162,6 +176,8 @@ class Auditor:
             return
         headers: Any = message.headers() or []
         found = {name: value.decode() for name, value in headers if name.startswith("dlq.")}
+        if "dlq.note" in found:
+            return  # a replay's, and no letter
         place = int(found["dlq.partition"]), int(found["dlq.offset"])
         self.dead[place].append(
             Copy(int(found["dlq.failed_at"]) / 1000, message.partition() or 0, message.offset() or 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,7 @@ class MakeWorld(Protocol):
         kafka: KafkaServer | None = None,
         redis_url: str = "",
         topics: dict[str, str] | None = None,
+        delivery: str = "at_least_once",
     ) -> World: ...
 
 
@@ -40,12 +41,15 @@ def make_world(request: pytest.FixtureRequest, make_topic: MakeTopic, tmp_path: 
         kafka: KafkaServer | None = None,
         redis_url: str = "",
         topics: dict[str, str] | None = None,
+        delivery: str = "at_least_once",
     ) -> World:
         broker: KafkaServer = kafka or request.getfixturevalue("kafka")
         url = redis_url or request.getfixturevalue("redis_url")
         folder = tmp_path / str(len(worlds))
         folder.mkdir()
-        world = World(folder, broker, url, make_topic, partitions=partitions, topics=topics)
+        world = World(
+            folder, broker, url, make_topic, partitions=partitions, topics=topics, delivery=delivery
+        )
         if marker is not None:
             world.report = lambda account: table.enter(marker.args[0], account)
         worlds.append(world)
@@ -58,6 +62,17 @@ def make_world(request: pytest.FixtureRequest, make_topic: MakeTopic, tmp_path: 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "case(number): the row of the table that the test's accounts go to")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    marker = item.get_closest_marker("case")
+    if marker is not None and report.failed:
+        table.fail(marker.args[0])
+    return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -10,39 +10,46 @@ import pytest
 
 from tests.faults.conftest import MakeWorld
 from tests.faults.table import runs
-from tests.faults.worker import Plan
+from tests.faults.worker import RAISES, Plan
 from tests.faults.world import wait_until
 
-POINTS = [
-    f"{step}:{when}"
-    for step in ("claim", "infer", "publish", "mark", "commit")
-    for when in ("before", "inside", "after")
-]
-KILLS = runs(10, 1000)
+DELIVERIES = ["at_least_once", "exactly_once"]
+MOMENTS = ("before", "inside", "after")
+COMMON = [f"{step}:{when}" for step in ("claim", "infer", "publish", "mark") for when in MOMENTS]
+COMMIT = [f"commit:{when}" for when in MOMENTS]
+TRANSACTION = ["offsets:before", "offsets:after", *(f"transaction:{when}" for when in MOMENTS)]
+KILLS = runs(8, 1000)
 
 
 @pytest.mark.case("1")
 @pytest.mark.timeout(120 + 5 * KILLS)
-def test_kill_9_at_random_loses_nothing(make_world: MakeWorld) -> None:
-    dice = random.Random(1)
-    world = make_world(4)
-    slots = [world.start(static=f"slot-{slot}", plan=Plan(jitter_ms=10)) for slot in range(2)]
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_kill_9_at_random_loses_nothing(make_world: MakeWorld, delivery: str) -> None:
+    dice = random.Random(delivery)
+    world = make_world(4, delivery=delivery)
+    # A worker dies every second here, and one record is alone on the device at several deaths in a row: with
+    # the usual limit of 3 it would look like the one that kills. And the fewer records a worker has in hand,
+    # the sooner its heir is through with taking them one by one.
+    world.config |= {"window": {"max_records": 64}, "limits": {"max_attempts": 10}}
+    slots = [world.start(static=f"slot-{slot}", plan=Plan(jitter_ms=5)) for slot in range(2)]
     world.send(2000)
     for _ in range(KILLS):
         slot = dice.randrange(2)
         if dice.random() < 0.8:  # else it may not even have joined
             wait_until(lambda: slots[slot].said("partitions assigned"), "a worker to join")  # noqa: B023
-        deadline = time.monotonic() + dice.uniform(0.0, 0.6)
+        deadline = time.monotonic() + dice.uniform(0.0, 0.8)
         wait_until(lambda: time.monotonic() >= deadline, "the time of a kill")  # noqa: B023 - called at once
         world.kill(slots[slot])
         if len(world.places) - world.results < 1500:
-            world.send(1500)
-        plan = Plan(jitter_ms=10, seed=dice.randrange(1000))
+            world.send(750)
+            world.send(1, RAISES, bad=True)
+            world.send(750)
+        plan = Plan(jitter_ms=5, seed=dice.randrange(1000))
         slots[slot] = world.start(static=f"slot-{slot}", plan=plan)
     account = world.finish()
     assert account.faults == KILLS
     hit = sum(worker.said("records unfinished") for worker in world.workers)
-    assert hit > KILLS / 5, f"only {hit} of {KILLS} kills met a worker with work in hand"
+    assert hit > KILLS / 2, f"only {hit} of {KILLS} kills met a worker with work in hand"
 
 
 @pytest.mark.case("2")
@@ -63,21 +70,31 @@ def test_sigterm_in_a_slow_batch_finishes_it(make_world: MakeWorld) -> None:
 
 @pytest.mark.case("3")
 @pytest.mark.parametrize("time", runs([1], [1, 2, 3, 5, 8]))
-def test_a_crash_at_each_point_of_the_line(make_world: MakeWorld, time: int) -> None:
-    world = make_world(2)
+@pytest.mark.parametrize(
+    ("delivery", "points"),
+    [
+        ("at_least_once", COMMON + COMMIT),
+        ("exactly_once", runs(["publish:inside", *TRANSACTION, "mark:before"], COMMON + TRANSACTION)),
+    ],
+)
+def test_a_crash_at_each_point_of_the_line(
+    make_world: MakeWorld, delivery: str, points: list[str], time: int
+) -> None:
+    world = make_world(2, delivery=delivery)
     # One record is alone on the device in several lives: to a worker it looks like the one that kills.
     world.config |= {"window": {"max_records": 16}, "limits": {"max_attempts": 100}}
-    for point in POINTS:
+    for point in points:
         world.send(120 * time)
         worker = world.start(static="slot-0", plan=Plan(point=point, time=time, jitter_ms=20 * time))
         assert world.crashed(worker) == -signal.SIGKILL, worker.log.read_text("utf-8")
     world.start(static="slot-0")
-    assert world.finish().faults == len(POINTS)
+    assert world.finish().faults == len(points)
 
 
 @pytest.mark.case("4")
-def test_a_zombie_that_wakes_after_its_session_harms_nobody(make_world: MakeWorld) -> None:
-    world = make_world(4)
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_a_zombie_that_wakes_after_its_session_harms_nobody(make_world: MakeWorld, delivery: str) -> None:
+    world = make_world(4, delivery=delivery)
     world.send(4000)
     zombie, heir = world.start(plan=Plan(jitter_ms=20)), world.start(plan=Plan(jitter_ms=20))
     wait_until(lambda: heir.said("partitions assigned"), "both workers")

@@ -10,12 +10,13 @@ import pytest
 import redis
 
 from tests.faults.conftest import MakeWorld
-from tests.faults.proxy import OFFSET_COMMIT, Proxy, kafka_request
+from tests.faults.proxy import END_TXN, OFFSET_COMMIT, Proxy, kafka_request
 from tests.faults.table import runs
 from tests.faults.worker import Plan
 from tests.faults.world import World, wait_until
 from tests.servers import KafkaServer, RedisServer
 
+DELIVERIES = ["at_least_once", "exactly_once"]
 SECONDS = runs(3, 30)
 BUSY = Plan(jitter_ms=30)
 ALIVE = "the worker lived, and knows what was under way when it lost its partitions"
@@ -57,8 +58,11 @@ def through(world: World, kafka: Proxy | None = None, state: Proxy | None = None
 
 
 @pytest.mark.case("8")
-def test_a_broker_that_is_killed_and_comes_back(make_world: MakeWorld, breakable_kafka: KafkaServer) -> None:
-    world = make_world(4, kafka=breakable_kafka)
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_a_broker_that_is_killed_and_comes_back(
+    make_world: MakeWorld, breakable_kafka: KafkaServer, delivery: str
+) -> None:
+    world = make_world(4, kafka=breakable_kafka, delivery=delivery)
     world.send(3000)
     worker = world.start(plan=BUSY)
     world.wait_results(100, worker)
@@ -127,15 +131,18 @@ def mend(proxy: Proxy) -> None:
 
 
 @pytest.mark.case("11")
+@pytest.mark.parametrize(
+    ("delivery", "request_key"), [("at_least_once", OFFSET_COMMIT), ("exactly_once", END_TXN)]
+)
 def test_a_lost_reply_to_a_commit(
-    make_world: MakeWorld, breakable_kafka: KafkaServer, kafka_proxy: Proxy
+    make_world: MakeWorld, breakable_kafka: KafkaServer, kafka_proxy: Proxy, delivery: str, request_key: int
 ) -> None:
-    world = through(make_world(2, kafka=breakable_kafka), kafka=kafka_proxy)
+    world = through(make_world(2, kafka=breakable_kafka, delivery=delivery), kafka=kafka_proxy)
     world.send(2000)
     worker = world.start(plan=BUSY)
     world.wait_results(100, worker)
     fault = world.broken()
-    with kafka_proxy.losing_replies_to(kafka_request(OFFSET_COMMIT)):
+    with kafka_proxy.losing_replies_to(kafka_request(request_key)):
         wait_until(lambda: kafka_proxy.faults.lost >= runs(2, 20), "lost replies")
     fault.end = time.time()
     world.finish()

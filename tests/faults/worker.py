@@ -6,6 +6,7 @@ the plan (JSON) names, or do what a marked text asks for; the product itself kno
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -19,12 +20,15 @@ from typing import Any
 import confluent_kafka
 import msgspec
 
+import streamer.sinks.writer
 import streamer.sources.kafka
 from streamer import cli
 from streamer.backends.fake import FakeBackend
 from streamer.errors import OutOfMemory
 from streamer.records import Classification, Job, Release
 from streamer.sinks.kafka import KafkaSink
+from streamer.sinks.transaction import Transaction
+from streamer.sinks.writer import Writer
 from streamer.state.redis import RedisDeduplicator
 
 # What a text may hold, and what the device does then.
@@ -39,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True):
     hang: bool = False  # stay there for ever, instead of dying
     seed: int = 0
     jitter_ms: float = 0.0  # each batch takes up to so much longer
+    cured: bool = False  # marked texts are as good as any
     fits: int = 0  # texts that the device's memory takes at least; beyond, it is a matter of luck
 
 
@@ -51,8 +56,8 @@ class Faults:
         self._dice = random.Random(plan.seed)
 
     def reach(self, point: str) -> None:
-        if self._due(point):
-            self._end()
+        if self.due(point):
+            self.end()
 
     def wrap(self, owner: type, name: str, step: str, half: Callable[..., None]) -> None:
         """Have `owner.name` visit its three points; `half` does half of what it does."""
@@ -60,9 +65,9 @@ class Faults:
 
         def call(self_: Any, *args: Any, **options: Any) -> Any:
             self.reach(f"{step}:before")
-            if self._due(f"{step}:inside"):
+            if self.due(f"{step}:inside"):
                 half(real, self_, *args, **options)
-                self._end()
+                self.end()
             answer = real(self_, *args, **options)
             self.reach(f"{step}:after")
             return answer
@@ -75,7 +80,7 @@ class Faults:
         fits = self._plan.fits
         if fits and len(jobs) > fits and self._dice.random() < 0.3:
             raise OutOfMemory(f"{len(jobs)} texts")
-        for job in jobs:
+        for job in () if self._plan.cured else jobs:
             if RAISES in job.text:
                 raise ValueError("a marked text")
             if SEGFAULTS in job.text:
@@ -85,11 +90,11 @@ class Faults:
             if HANGS in job.text:
                 threading.Event().wait()
 
-    def _due(self, point: str) -> bool:
+    def due(self, point: str) -> bool:
         self._visits[point] += 1
         return self._plan.point == point and self._plan.time == self._visits[point]
 
-    def _end(self) -> None:
+    def end(self) -> None:
         if self._plan.hang:
             threading.Event().wait()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -98,7 +103,9 @@ class Faults:
 def install(faults: Faults) -> None:
     faults.wrap(RedisDeduplicator, "claim", "claim", _half_the_jobs)
     faults.wrap(RedisDeduplicator, "mark", "mark", _half_the_offsets)
+    faults.wrap(RedisDeduplicator, "give_back", "give_back", _half_the_dead)
     faults.wrap(KafkaSink, "publish", "publish", _half_the_release)
+    faults.wrap(Transaction, "take", "publish", _half_the_transaction)
 
     real = FakeBackend.infer
 
@@ -127,11 +134,31 @@ def install(faults: Faults) -> None:
             faults.reach("commit:inside")  # sent, or about to be, and not answered
             return answer
 
+    class Producer(confluent_kafka.Producer):
+        def send_offsets_to_transaction(self, *args: Any) -> None:
+            faults.reach("offsets:before")
+            super().send_offsets_to_transaction(*args)
+            faults.reach("offsets:after")
+
+        def commit_transaction(self, *args: Any) -> None:
+            faults.reach("transaction:before")
+            if faults.due("transaction:inside"):
+                with contextlib.suppress(confluent_kafka.KafkaException):
+                    super().commit_transaction(0.001)  # sent, or about to be, and not answered
+                faults.end()
+            super().commit_transaction(*args)
+            faults.reach("transaction:after")
+
     vars(streamer.sources.kafka)["Consumer"] = Consumer
+    vars(streamer.sinks.writer)["Producer"] = Producer
 
 
 def _half_the_jobs(claim: Callable[..., Any], state: RedisDeduplicator, jobs: Sequence[Job]) -> None:
     claim(state, jobs[: len(jobs) // 2])
+
+
+def _half_the_dead(give_back: Callable[..., Any], state: RedisDeduplicator, jobs: Sequence[Job]) -> None:
+    give_back(state, jobs[: len(jobs) // 2])
 
 
 def _half_the_offsets(mark: Callable[..., Any], state: RedisDeduplicator, offsets: dict[Any, int]) -> None:
@@ -143,6 +170,15 @@ def _half_the_release(publish: Callable[..., Any], sink: KafkaSink, release: Rel
     publish(sink, half)
     while half.unacknowledged:
         sink.poll(0.05)
+
+
+def _half_the_transaction(
+    take: Callable[..., Any], transaction: Transaction, release: Release, writer: Writer
+) -> None:
+    """Written, in a transaction that nobody ends."""
+    take(transaction, Release(release.jobs[: len(release.jobs) // 2], {}, 0), writer)
+    while not transaction.fill(writer) or writer.in_flight:
+        writer.poll(0.05)
 
 
 if __name__ == "__main__":

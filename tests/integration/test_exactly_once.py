@@ -1,4 +1,4 @@
-"""`delivery: exactly_once` with real workers that are killed, fenced, frozen and joined by others."""
+"""`delivery: exactly_once` with real workers that are killed and joined by others; more in `tests/faults`."""
 
 from __future__ import annotations
 
@@ -73,13 +73,6 @@ class ExactlyOnce(Line):
         asking.close()
         return sum(ends)
 
-    def wait_for_an_open_transaction(self, worker: Worker) -> None:
-        seen = self.end("read_committed")
-        wait_until(
-            lambda: worker.well and self.end("read_uncommitted") > self.end("read_committed") > seen + 50,
-            "results in an open transaction",
-        )
-
     def check(self) -> None:
         """Each record once, as those see it who read read_committed; all is committed; nothing hangs."""
         ids = Counter(
@@ -118,49 +111,6 @@ def test_a_worker_that_is_killed_again_and_again(line: ExactlyOnce, seed: int, c
         worker.wait()
     assert watcher.read() < len(line.good), "it was killed at work"
     assert line.worker("only", "--exit-when-idle", "0.5", **static).wait() == 0
-    line.check()
-
-
-def test_of_two_workers_with_one_transactional_id_the_elder_ends_with_code_5(line: ExactlyOnce) -> None:
-    line.fill(3000)
-    elder = line.worker("same")
-    line.wait_for_an_open_transaction(elder)
-    younger = line.worker("same", "--exit-when-idle", "1")
-    assert elder.wait() == 5
-    assert "give each a kafka.transactional_id of its own" in elder.log.read_text("utf-8")
-    assert younger.wait() == 0
-    line.check()
-
-
-def test_a_transaction_that_times_out_is_written_again_without_another_inference(line: ExactlyOnce) -> None:
-    line.fill(2000)
-    line.config["kafka"]["transaction_interval_ms"] = 400
-    worker = line.worker("frozen", "--exit-when-idle", "1", **{"session.timeout.ms": "30000"})
-    line.wait_for_an_open_transaction(worker)
-    worker.signal(signal.SIGSTOP)
-    wait_until(
-        lambda: line.end("read_committed") == line.end("read_uncommitted"), "the broker's patience to end"
-    )
-    worker.signal(signal.SIGCONT)
-    assert worker.wait() == 0
-    said = worker.log.read_text("utf-8")
-    assert "going on with a new producer" in said, "it was hit in a transaction"
-    assert "done: 1800 results, 200 dead letters, 0 skipped, of 2000 records" in said, "each was read once"
-    line.check()
-
-
-def test_a_zombie_writes_nothing_that_anybody_sees(line: ExactlyOnce) -> None:
-    line.fill(2000)
-    line.config["kafka"]["transaction_interval_ms"] = 400
-    zombie = line.worker("zombie", **{"session.timeout.ms": "2000"})
-    line.wait_for_an_open_transaction(zombie)
-    zombie.signal(signal.SIGSTOP)
-    heir = line.worker("heir", "--exit-when-idle", "1")
-    assert heir.wait() == 0
-    zombie.signal(signal.SIGCONT)
-    wait_until(lambda: zombie.said("partitions lost"), "it to find out")
-    zombie.signal(signal.SIGTERM)
-    assert zombie.wait() == 0
     line.check()
 
 
