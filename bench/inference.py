@@ -65,7 +65,7 @@ class Line:
             for batch in plan(fresh, self.budget):
                 started = time.perf_counter()
                 values = self.backend.infer(batch.jobs)
-                self.budget.observe(batch.tokens, time.perf_counter() - started)
+                self.budget.observe(batch, time.perf_counter() - started)
                 self.computed += batch.tokens
                 for job, value in zip(batch.jobs, values, strict=True):
                     job.id = cast(Classification, value).label

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from streamer.backoff import Backoff
@@ -25,9 +24,9 @@ from streamer.limits import Limits
 from streamer.metrics import Metrics
 from streamer.observer import Observer
 from streamer.outbox import GLANCE, Outbox
-from streamer.planner import make_batch
+from streamer.planner import Plan
 from streamer.protocols import Backend, DeadLetterQueue, Deduplicator, Sink, Source
-from streamer.records import Batch, Outcome, Skip, TopicPartition
+from streamer.records import Outcome, Skip, TopicPartition
 from streamer.sizing import TokenBudget
 from streamer.suspects import Suspects
 from streamer.verdicts import Judge
@@ -69,13 +68,12 @@ class Engine:
         self._worker = worker
         self._decoder = decoder
         self._window = window
-        self._budget = budget
         self._ledger = ledger
         self._limits = limits
         self._clock = clock
         self._judge = Judge(backend, budget, self.metrics, limits.retries, clock=clock, wall=wall)
         self._claims = Claims(deduplicator, dead_letters, self.metrics, clock)
-        self._planned: deque[Batch] = deque()
+        self._plan = Plan(budget)
         self._inferring = Backoff()
         self._suspects = Suspects(deduplicator, self._judge, self._inferring, clock, limits.max_attempts)
         self._outbox = Outbox(
@@ -86,7 +84,7 @@ class Engine:
         )
         self._observer.queues |= {
             "claims": self._claims,
-            "planned": self._planned,
+            "planned": self._plan,
             "publishing": self._outbox,
         }
         self._stopping = self._closed = False
@@ -141,20 +139,22 @@ class Engine:
 
     def dispatch(self) -> None:
         """Close a ready window: claim its ids, tokenize, plan batches. Offer them to the worker."""
-        if len(self._planned) < PLANNED_AHEAD:
+        if not self._plan.holds(PLANNED_AHEAD):
             now = self._clock()
             held = self._claims or self._outbox.awaits
             if not held and self._window.ready(now, starving=self._starving):
                 self._observer.window_closes(now)
                 self._claims.add(self._window.close(now))
-            self._planned.extend(self._suspects.plan(self._claims.take(), self._budget))
-        while self._planned and self._worker.room > 0 and self._inferring.ready(self._clock()):
-            if not self._suspects.admit(self._planned[0], self._worker.in_flight):
+            self._plan.add(*self._suspects.part(self._claims.take()))
+        while self._worker.room > 0 and self._inferring.ready(self._clock()):
+            batch = self._plan.next()
+            if batch is None:
                 break
-            batch = self._planned.popleft()
-            jobs = [job for job in batch.jobs if not job.lane.closed]
-            if jobs:
-                self._worker.offer(make_batch(jobs, self._budget.cost))
+            if not self._suspects.admit(batch, self._worker.in_flight):
+                self._plan.again([batch])
+                break
+            if batch.jobs:
+                self._worker.offer(batch)
 
     def settle(self) -> None:
         """Collect outcomes, release the settled prefix of every partition, publish it."""
@@ -198,7 +198,7 @@ class Engine:
         self.metrics.stage = "draining"
         self._window.clear()
         self._claims.drop()
-        self._planned.clear()
+        self._plan.clear()
         self._source.pause()
         try:
             if self._finish(self._limits.drain):
@@ -234,7 +234,7 @@ class Engine:
 
     @property
     def _starving(self) -> bool:
-        return not self._worker.in_flight and not self._planned
+        return not self._worker.in_flight and not self._plan
 
     def _time_to_poll(self) -> float:
         """Wait for records only while nothing else can happen before they come."""
@@ -243,7 +243,7 @@ class Engine:
         if self._outbox:
             return GLANCE
         now = self._clock()
-        if self._planned:
+        if self._plan:
             until = self._inferring.until
         elif self._claims:
             until = self._claims.retry_at
@@ -254,7 +254,7 @@ class Engine:
     def _time_to_collect(self) -> float:
         if not self._worker.in_flight:
             return 0.0
-        saturated = self._worker.room <= 0 and len(self._planned) >= PLANNED_AHEAD and self._window.full
+        saturated = self._worker.room <= 0 and self._plan.holds(PLANNED_AHEAD) and self._window.full
         return PATIENCE if saturated else GLANCE
 
     def _keep_within_bounds(self) -> None:
@@ -274,7 +274,7 @@ class Engine:
             seconds = self._inferring.fail(self._clock())
             self.metrics.retries["infer"] += 1
             log.warning("the device waits %.2f s, then goes on: %s", seconds, reason)
-        self._planned.extendleft(reversed(again))
+        self._plan.again(again)
 
     # -- leaving ---------------------------------------------------------------------------------------------
 

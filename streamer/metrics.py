@@ -124,7 +124,7 @@ class Metrics:
     )
     queues: Mapping[str, int] = gauge(
         "queue_depth",
-        "What waits, in records (window, claims), batches (planned, device) or releases (publishing).",
+        "What waits, in records (window, claims, planned), batches (device) or releases (publishing).",
         "queue",
     )
     in_flight_records: int = gauge("in_flight_records", "Records read and not yet on their way out.")

@@ -1,8 +1,9 @@
-"""From a window to batches: texts of like length together, so that little is computed on padding."""
+"""From windows to batches: texts of like length together, so that little is computed on padding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
 from streamer.records import Batch, Job
@@ -11,28 +12,95 @@ from streamer.sizing import Cost, TokenBudget
 _by_length = attrgetter("tokens")
 
 
-def plan(jobs: Iterable[Job], budget: TokenBudget) -> list[Batch]:
-    """Batches within the budget, shortest texts first.
+class Plan:
+    """What waits for the worker. A batch is cut when there is room for it, by the budget of that moment.
+
+    A window goes shortest texts first, and to its end before the next. Order costs nothing here: the ledger
+    restores it. Jobs whose partition is gone are left out.
+    """
+
+    def __init__(self, budget: TokenBudget) -> None:
+        self._budget = budget
+        self.clear()
+
+    def __bool__(self) -> bool:
+        return bool(self._ready or self._windows)
+
+    def __len__(self) -> int:
+        """How many jobs wait."""
+        return self._texts + sum(len(batch.jobs) for batch in self._ready)
+
+    def holds(self, batches: int) -> bool:
+        """Is there work for so many batches? Not quite, where a text is longer than the budget."""
+        more = batches - len(self._ready)
+        return (
+            len(self._windows) >= more
+            or self._texts > (more - 1) * self._budget.max_texts
+            or self._tokens > (more - 1) * self._budget.ceiling
+        )
+
+    def add(self, jobs: Iterable[Job], alone: Iterable[Batch] = ()) -> None:
+        """A window: batches that are to stay as they are, and tokenized jobs."""
+        self._ready.extend(alone)
+        if window := deque(sorted(jobs, key=_by_length)):
+            self._windows.append(window)
+            self._texts += len(window)
+            self._tokens += sum(job.tokens for job in window)
+
+    def again(self, batches: Sequence[Batch]) -> None:
+        """These go first, as they are."""
+        self._ready.extendleft(reversed(batches))
+
+    def next(self) -> Batch | None:
+        """A batch of at least one job, which leaves the plan."""
+        while self:
+            batch = self._ready.popleft() if self._ready else self._cut()
+            if not any(job.lane.closed for job in batch.jobs):
+                return batch
+            if jobs := [job for job in batch.jobs if not job.lane.closed]:
+                return make_batch(jobs, self._budget.cost)
+        return None
+
+    def clear(self) -> None:
+        """Forget all of it: it will be read again."""
+        self._ready: deque[Batch] = deque()
+        self._windows: deque[deque[Job]] = deque()
+        self._texts = self._tokens = 0
+
+    def _cut(self) -> Batch:
+        window = self._windows[0]
+        batch = cut(window, self._budget)
+        self._texts -= len(batch.jobs)
+        self._tokens -= sum(job.tokens for job in batch.jobs)
+        if not window:
+            self._windows.popleft()
+        return batch
+
+
+def plan(jobs: Iterable[Job], budget: TokenBudget) -> Iterator[Batch]:
+    """The batches of one window, each cut when it is asked for."""
+    window = deque(sorted(jobs, key=_by_length))
+    while window:
+        yield cut(window, budget)
+
+
+def cut(window: deque[Job], budget: TokenBudget) -> Batch:
+    """Take a batch within the budget off a window, which is not empty and in order of length.
 
     The tokens of a batch are what the device computes on, by `budget.cost`. A text longer than the whole
-    budget gets a batch of its own. Order costs nothing here: the ledger restores it.
+    budget gets a batch of its own.
     """
-    cost = budget.cost
-    batches: list[Batch] = []
-    bucket: list[Job] = []
-    tokens = 0
-    for job in sorted(jobs, key=_by_length):
-        texts = len(bucket) + 1
-        if bucket and (
-            texts > budget.max_texts or cost(texts, tokens + job.tokens, job.tokens) > budget.tokens
-        ):
-            batches.append(make_batch(bucket, cost))
-            bucket, tokens = [], 0
-        bucket.append(job)
+    size, cost = budget.next(), budget.cost
+    limit = min(size, budget.ceiling)
+    jobs = [window.popleft()]
+    tokens = jobs[0].tokens
+    while window and len(jobs) < budget.max_texts:
+        job = window[0]
+        if cost(len(jobs) + 1, tokens + job.tokens, job.tokens) > limit:
+            break
+        jobs.append(window.popleft())
         tokens += job.tokens
-    if bucket:
-        batches.append(make_batch(bucket, cost))
-    return batches
+    return Batch(jobs, cost(len(jobs), tokens, jobs[-1].tokens), size if window else 0)
 
 
 def halve(batch: Batch, cost: Cost) -> tuple[Batch, Batch]:

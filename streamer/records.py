@@ -138,10 +138,14 @@ class Job(Struct, gc=False, eq=False):
 
 
 class Batch(Struct, gc=False, eq=False):
-    """What the device sees at once. `tokens` is what it computes on, padding included."""
+    """What the device sees at once. `tokens` is what it computes on, padding included.
+
+    `size` is what the budget was for it; 0 for a batch that something else made, such as the end of a window.
+    """
 
     jobs: list[Job]
     tokens: int
+    size: int = 0
 
 
 class Outcome(Struct, gc=False, eq=False):

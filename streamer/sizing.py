@@ -1,23 +1,23 @@
-"""How large a batch may be: fitted to the device, not guessed."""
+"""How large a batch may be: found by trying, not guessed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from streamer.climb import Climb
+from streamer.records import Batch
+
 # What the device computes on for a batch, in tokens: of (texts, their tokens, tokens of the longest).
 Cost = Callable[[int, int, int], int]
 
-# The share of the device's best rate at which a larger batch stops paying.
-KNEE = 0.95
-# What a measurement keeps of its weight when the next one comes: half is gone after 35 batches.
-FORGETTING = 0.98
-# Two sizes must differ by this share before a line through them means something.
-SPREAD = 0.05
-# No fit leads below this. Without measurable overhead every size is as good by the formula, but not for the
-# engine, which pays for each batch; and a latency that no single text can meet is not met by smaller batches.
+# Where the search starts and below which nothing leads: the engine pays for each batch, and a latency that no
+# single text can meet is not met by smaller batches.
 FLOOR = 512
-# How much of the bound that an out-of-memory error set each clean batch gives back.
-RECOVERY = 0.01
+# The bound after an out-of-memory error, against the batches since, as CUBIC has it for a network (RFC 9438):
+# from half of what failed to 0.9 of it within PLATEAU batches, there for long, then faster and faster.
+SAFE, PLATEAU = 0.9, 300
+# What the rate that bounds a batch's latency keeps of itself with each batch.
+KEEPS = 0.9
 
 
 def padded(texts: int, tokens: int, longest: int) -> int:
@@ -28,10 +28,9 @@ def padded(texts: int, tokens: int, longest: int) -> int:
 class TokenBudget:
     """The largest batch worth offering: `max_texts` texts, and `tokens` that the device computes on.
 
-    The time of a batch is fitted as `t = t0 + tokens / R` by least squares over exponentially weighted
-    measurements. The device reaches the share K of its rate R at `K / (1 - K) * t0 * R` tokens: that is the
-    budget, within `max_tokens`, within what takes `max_latency` seconds, and within what memory was seen to
-    hold. With `adaptive` off it is `max_tokens`, and only memory moves it.
+    The size is the one that gives the most tokens of text a second (`Climb`), within `max_tokens`, within
+    what takes `max_latency` seconds, and within what memory was seen to hold. With `adaptive` off it is
+    `max_tokens`, and only memory moves it.
     """
 
     def __init__(
@@ -41,55 +40,69 @@ class TokenBudget:
         max_tokens: int,
         max_latency: float,
         adaptive: bool,
-        initial: int = 4096,
         cost: Cost = padded,
     ) -> None:
         self.max_texts = max_texts
         self.max_tokens = max_tokens
         self.max_latency = max_latency
-        self.adaptive = adaptive
         self.cost = cost
-        self.tokens = min(initial, max_tokens) if adaptive else max_tokens
-        self._memory = float(max_tokens)
-        # Weighted sums over the measurements: of 1, x, y, x*x and x*y, with x in tokens and y in seconds.
-        self._n = self._x = self._y = self._xx = self._xy = 0.0
+        self._climb = Climb(FLOOR) if adaptive else None
+        self._memory = MemoryBound()
+        self._rate: float | None = None
 
-    def observe(self, tokens: int, seconds: float) -> None:
-        """Learn from a batch of `tokens` tokens that took `seconds`."""
-        self._memory = min(self.max_tokens, self._memory * (1 + RECOVERY))
-        keep = FORGETTING
-        self._n = self._n * keep + 1
-        self._x = self._x * keep + tokens
-        self._y = self._y * keep + seconds
-        self._xx = self._xx * keep + tokens * tokens
-        self._xy = self._xy * keep + tokens * seconds
-        self._settle()
+    @property
+    def ceiling(self) -> int:
+        """What no batch may exceed, unless it is a single text."""
+        ceiling = min(self.max_tokens, self._memory.tokens)
+        if self._climb is not None and self._rate is not None:
+            ceiling = min(ceiling, max(FLOOR, self.max_latency * self._rate))
+        return max(1, int(ceiling))
+
+    @property
+    def tokens(self) -> int:
+        """The size that is the best so far."""
+        return self.ceiling if self._climb is None else min(self._climb.size, self.ceiling)
+
+    def next(self) -> int:
+        """The size that the next batch is to be filled to, `ceiling` permitting: now and then another one."""
+        return self.max_tokens if self._climb is None else self._climb.next(self.ceiling)
+
+    def observe(self, batch: Batch, seconds: float) -> None:
+        """Learn from a batch that took so long."""
+        self._memory.held()
+        if self._climb is None or not batch.size:
+            return
+        self._climb.learn(batch.size, sum(job.tokens for job in batch.jobs), seconds)
+        if seconds > 0:
+            rate = batch.tokens / seconds
+            self._rate = rate if self._rate is None else KEEPS * self._rate + (1 - KEEPS) * rate
 
     def shrink(self, tokens: int) -> None:
-        """A batch of `tokens` did not fit into memory: stay under half of it, and recover slowly."""
-        self._memory = max(1.0, min(self._memory, tokens / 2))
+        """A batch of `tokens` did not fit into memory."""
+        self._memory.failed(tokens)
+
+
+class MemoryBound:
+    """How many tokens fit: unknown until a batch did not."""
+
+    def __init__(self) -> None:
+        self.tokens = float("inf")
+        self._failed = 0.0
+        self._since = 0
+
+    def failed(self, tokens: int) -> None:
+        """This many did not fit. More than is allowed by now is a batch of earlier, or a single long text."""
+        if tokens > self.tokens:
+            return
+        self._failed, self._since = float(tokens), 0
         self._settle()
 
-    def fit(self) -> tuple[float, float] | None:
-        """(t0 in seconds, R in tokens a second); None while the batches were too much alike to tell."""
-        variance = self._n * self._xx - self._x * self._x
-        if variance <= (SPREAD * self._x) ** 2:
-            return None
-        slope = (self._n * self._xy - self._x * self._y) / variance
-        if slope <= 0:
-            return None
-        return max(0.0, (self._y - slope * self._x) / self._n), 1 / slope
+    def held(self) -> None:
+        """A batch did fit."""
+        if self._failed:
+            self._since += 1
+            self._settle()
 
     def _settle(self) -> None:
-        ceiling = min(float(self.max_tokens), self._memory)
-        if not self.adaptive:
-            self.tokens = max(1, int(ceiling))
-            return
-        target = float(self.tokens)
-        if fitted := self.fit():
-            overhead, rate = fitted
-            ceiling = min(ceiling, max(FLOOR, (self.max_latency - overhead) * rate))
-            knee = max(FLOOR, KNEE / (1 - KNEE) * overhead * rate)
-            # A step at a time: one odd measurement must not throw the budget.
-            target = max(target / 2, min(target * 2, knee))
-        self.tokens = max(1, int(min(target, ceiling)))
+        way = (self._since - PLATEAU) / PLATEAU
+        self.tokens = self._failed * (SAFE + (SAFE - 0.5) * way**3)

@@ -14,17 +14,15 @@ from collections.abc import Callable
 
 from streamer.backoff import Backoff
 from streamer.errors import RecordError, TransientError
-from streamer.planner import plan
 from streamer.protocols import Deduplicator
 from streamer.records import Batch, Job
-from streamer.sizing import TokenBudget
 from streamer.verdicts import Judge
 
 log = logging.getLogger(__name__)
 
 
 class Suspects:
-    """Plans suspects one by one, and buries the one that has been started `max_attempts` times."""
+    """Sends suspects one by one, and buries the one that has been started `max_attempts` times."""
 
     def __init__(
         self,
@@ -41,11 +39,11 @@ class Suspects:
         self._max_attempts = max_attempts
         self._started: Job | None = None  # the suspect whose start is counted and not yet taken back
 
-    def plan(self, jobs: list[Job], budget: TokenBudget) -> list[Batch]:
-        """Batches of tokenized jobs, and of each suspect one of its own, which `admit` tokenizes."""
+    def part(self, jobs: list[Job]) -> tuple[list[Job], list[Batch]]:
+        """The tokenized jobs, and of each suspect a batch of its own, which `admit` tokenizes."""
         found = [job for job in jobs if job.suspect]
         if not found:
-            return plan(self._judge.tokenize(jobs), budget)
+            return self._judge.tokenize(jobs), []
         for job in found:
             # Left in good order, or by this very process, which lives: a partition was away and came back.
             job.suspect = job.record.offset >= job.lane.survived
@@ -53,7 +51,7 @@ class Suspects:
         if alone:
             log.warning("an earlier run left %d records unfinished: they go one by one", len(alone))
         others = [job for job in jobs if not job.suspect]
-        return alone + plan(self._judge.tokenize(others), budget)
+        return self._judge.tokenize(others), alone
 
     def admit(self, batch: Batch, in_flight: int) -> bool:
         """Whether the batch may go to the device now. One that comes out empty is dead."""

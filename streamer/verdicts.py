@@ -130,7 +130,7 @@ class Judge:
         batch, values = outcome.batch, outcome.values
         if len(values) != len(batch.jobs):
             raise DeviceError(f"{len(values)} outputs for a batch of {len(batch.jobs)} texts")
-        self._budget.observe(batch.tokens, outcome.seconds)
+        self._budget.observe(batch, outcome.seconds)
         self._count(outcome)
         name, revision, processed_at = self._backend.name, self._backend.revision, int(self._wall() * 1000)
         again: list[Job] = []

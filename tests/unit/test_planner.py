@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.ledger import Lane
-from streamer.planner import halve, plan
+from streamer.planner import Plan, halve, plan
 from streamer.records import Batch, Job, Record, TopicPartition
 from streamer.sizing import Cost, TokenBudget, padded
 
@@ -27,12 +29,12 @@ def packed(texts: int, tokens: int, longest: int) -> int:
     return tokens
 
 
-def lengths(batches: list[Batch]) -> list[list[int]]:
+def lengths(batches: Iterable[Batch]) -> list[list[int]]:
     return [[job.tokens for job in batch.jobs] for batch in batches]
 
 
 def test_nothing_makes_no_batch() -> None:
-    assert plan([], budget()) == []
+    assert list(plan([], budget())) == []
 
 
 def test_like_lengths_go_together() -> None:
@@ -72,7 +74,7 @@ def test_every_job_is_in_one_batch_within_the_budget(
     sizes: list[int], texts: int, tokens: int, cost: Cost
 ) -> None:
     waiting = jobs(*sizes)
-    batches = plan(waiting, budget(texts, tokens, cost))
+    batches = list(plan(waiting, budget(texts, tokens, cost)))
     planned = [id(job) for batch in batches for job in batch.jobs]
     assert sorted(planned) == sorted(map(id, waiting))
     for batch in batches:
@@ -89,3 +91,91 @@ def test_halves_hold_all_of_it() -> None:
     assert (left.tokens, right.tokens) == (4, 15)
     assert [half.tokens for half in halve(batch, packed)] == [3, 12]
     assert lengths(list(halve(Batch(jobs(7, 9), 18), padded))) == [[7], [9]]
+
+
+def drained(plan: Plan) -> list[Batch]:
+    batches = []
+    while batch := plan.next():
+        batches.append(batch)
+    return batches
+
+
+def test_a_plan_finishes_a_window_before_the_next() -> None:
+    plan = Plan(budget(max_texts=2))
+    plan.add(jobs(3, 1, 2))
+    plan.add(jobs(1, 1))
+    assert plan and len(plan) == 5
+    assert lengths(drained(plan)) == [[1, 2], [3], [1, 1]]
+    assert not plan and plan.next() is None
+
+
+def test_a_batch_is_cut_by_the_budget_of_the_moment() -> None:
+    sized = budget()
+    plan = Plan(sized)
+    plan.add(jobs(*[10] * 20))
+    assert len(plan.next().jobs) == 8  # type: ignore[union-attr]
+    sized.shrink(40)  # out of memory: what waits must not fail one after the other
+    assert [batch.tokens for batch in drained(plan)] == [20] * 6
+
+
+def test_a_batch_says_what_size_it_was_filled_to() -> None:
+    plan = Plan(budget(max_tokens=100, cost=packed))
+    plan.add(jobs(40, 40, 40))
+    assert [(batch.tokens, batch.size) for batch in drained(plan)] == [(80, 100), (40, 0)]
+
+
+def test_what_comes_back_goes_first_and_as_it_is() -> None:
+    plan = Plan(budget(max_texts=2))
+    plan.add(jobs(1, 2, 3), alone=[Batch(jobs(9), 9)])
+    first = plan.next()
+    assert first is not None and lengths([first]) == [[9]]
+    failed = plan.next()
+    assert failed is not None and len(plan) == 1
+    plan.again(halve(failed, padded))
+    assert len(plan) == 3
+    assert lengths(drained(plan)) == [[1], [2], [3]]
+
+
+def test_jobs_of_a_partition_that_is_gone_are_left_out() -> None:
+    plan, gone = Plan(budget(max_texts=2)), Lane(TopicPartition("t", 1))
+    for lane in (LANE, gone, gone, LANE):
+        window = jobs(5, 6)
+        window[1].lane = lane
+        plan.add(window)
+    lost = jobs(7, 8)
+    lost[0].lane = lost[1].lane = gone
+    plan.again([Batch(lost, 16)])
+    gone.closed = True
+    batches = drained(plan)
+    assert lengths(batches) == [[5, 6], [5], [5], [5, 6]]
+    assert [batch.tokens for batch in batches] == [12, 5, 5, 12], "what the device will compute on"
+    plan.add(lost)
+    assert plan and plan.next() is None and not plan
+
+
+def test_clearing_forgets_all_of_it() -> None:
+    plan = Plan(budget())
+    plan.add(jobs(1, 2), alone=[Batch(jobs(3), 3)])
+    plan.clear()
+    assert not plan and not plan.holds(1) and plan.next() is None
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.lists(st.lists(st.integers(1, 50), max_size=30), max_size=4),
+    st.integers(0, 3),
+    st.integers(1, 10),
+    st.integers(50, 200),
+    st.sampled_from([padded, packed]),
+)
+def test_it_promises_no_batch_that_it_does_not_hold(
+    windows: list[list[int]], again: int, texts: int, tokens: int, cost: Cost
+) -> None:
+    plan = Plan(budget(texts, tokens, cost))
+    for window in windows:
+        plan.add(jobs(*window))
+    plan.again([Batch(jobs(1), 1) for _ in range(again)])
+    promised = [ahead for ahead in range(6) if plan.holds(ahead)]
+    held = len(drained(plan))
+    assert all(ahead <= held for ahead in promised) and promised[0] == 0
+    assert bool(held) == (1 in promised)

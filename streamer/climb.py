@@ -1,0 +1,143 @@
+"""Which size of batch is the fastest: two sizes take turns, the better one stays.
+
+What a batch costs is no formula. On a GPU it is nearly `t0 + tokens / R`, and ever larger batches gain ever
+less; on a CPU there is a size beyond which the caches do not hold it, and larger is slower; and both change
+with the length of the texts. So nothing is fitted: the size in use and its double or its half are compared on
+the texts of the day, and the search moves on while that pays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+# By how much the double of a size must be faster to be worth its memory and latency. With a cost of
+# `t0 + tokens / R` the gain falls below this at 98% of R.
+GAIN = 0.01
+# The batches of a comparison come in fours, A B B A: what drifts over four batches (the planner puts short
+# texts first) falls on both sizes alike. Each four are one sample: the logarithm of the ratio of the rates.
+TURNS = (0, 1, 1, 0)
+FEWEST, MOST = 2, 20
+# What a sample is assumed to scatter at least, and how many standard errors make a decision.
+SCATTER, SURE = 0.03, 2.0
+# Two sizes closer than this are not worth telling apart.
+APART = 1.1
+# Batches until the neighbours are tried again: the pause doubles each time that nothing has come of it.
+SHORT_PAUSE, LONG_PAUSE = 50, 1600
+# The rate that is remembered follows the last 50 batches; when it is this far from what it was at the end of
+# the search (as a logarithm), the device or the texts are others, and the search goes on at once.
+FOLLOWS, ANOTHER = 0.02, 0.25
+
+
+class Climb:
+    """Finds the best of the sizes `smallest * 2**n`, without ever leaving it for long."""
+
+    def __init__(self, smallest: int) -> None:
+        self.size = smallest
+        self._smallest = smallest
+        self._turn = 0
+        self._pause = SHORT_PAUSE
+        self._rest = 0
+        self._rate: float | None = None
+        self._rate_then: float | None = None
+        self._rival: int | None = None
+        self._lost: set[int] = set()
+        self._samples: list[float] = []
+        self._tallies: dict[int, _Tally] = {}
+
+    def next(self, ceiling: int) -> int:
+        """The size of the next batch; what lies above `ceiling` is cut to it by the caller."""
+        if self._rival is None and self._rest <= 0:
+            self._challenge(ceiling)
+        if self._rival is None:
+            return self.size
+        self._turn = (self._turn + 1) % len(TURNS)
+        return (self.size, self._rival)[TURNS[self._turn]]
+
+    def learn(self, size: int, tokens: int, seconds: float) -> None:
+        """A batch of that size took so long for `tokens` tokens of text; padding is not counted."""
+        if tokens <= 0 or seconds <= 0:
+            return
+        if size == self.size:
+            self._rest -= 1
+            self._remember(math.log(tokens / seconds))
+        if self._rival is None or size not in (self.size, self._rival):
+            return
+        self._tallies[size].add(tokens, seconds)
+        mine, other = self._tallies[self.size], self._tallies[self._rival]
+        if min(mine.batches, other.batches) < TURNS.count(0):
+            return
+        self._samples.append(math.log(other.rate / mine.rate))
+        mine.clear()
+        other.clear()
+        self._decide()
+
+    def _challenge(self, ceiling: int) -> None:
+        """Compare with the double, then with the half; rest once both have lost."""
+        while self.size > self._smallest and self.size // 2 >= ceiling:
+            self.size //= 2
+        mine = min(self.size, ceiling)
+        for rival in (self.size * 2, self.size // 2):
+            apart = max(mine, min(rival, ceiling)) / min(mine, rival)
+            if rival >= self._smallest and apart >= APART and rival not in self._lost:
+                self._rival = rival
+                self._turn = -1
+                self._samples.clear()
+                self._tallies = {self.size: _Tally(), rival: _Tally()}
+                return
+        self._lost.clear()
+        self._rest, self._pause = self._pause, min(2 * self._pause, LONG_PAUSE)
+        self._rate_then = self._rate
+
+    def _decide(self) -> None:
+        assert self._rival is not None
+        needed = GAIN if self._rival > self.size else -GAIN
+        gain = median(self._samples)
+        error = SURE * standard_error(self._samples)
+        if len(self._samples) < FEWEST or (abs(gain - needed) <= error and len(self._samples) < MOST):
+            return
+        loser = self.size if gain > needed else self._rival
+        if loser == self.size:
+            self.size, self._lost = self._rival, {loser}
+            self._rate = None
+            self._pause = SHORT_PAUSE
+        else:
+            self._lost.add(loser)
+        self._rival = None
+
+    def _remember(self, rate: float) -> None:
+        self._rate = rate if self._rate is None else self._rate + FOLLOWS * (rate - self._rate)
+        if self._rest > 0 and self._rate_then is not None and abs(self._rate - self._rate_then) > ANOTHER:
+            self._rest, self._pause = 0, SHORT_PAUSE
+
+
+class _Tally:
+    """What came of the batches of a size since the last sample."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.seconds
+
+    def add(self, tokens: int, seconds: float) -> None:
+        self.batches += 1
+        self.tokens += tokens
+        self.seconds += seconds
+
+    def clear(self) -> None:
+        self.batches = self.tokens = 0
+        self.seconds = 0.0
+
+
+def standard_error(samples: Sequence[float]) -> float:
+    """Of their median. The scatter is taken from the median of the deviations: one hiccup must not count.
+
+    For normal samples a standard deviation is 1.4826 of those medians, and the error of the median
+    sqrt(pi / 2) of the error of the mean.
+    """
+    middle = median(samples)
+    scatter = max(SCATTER, 1.4826 * median(abs(sample - middle) for sample in samples))
+    return math.sqrt(math.pi / 2 / len(samples)) * scatter
