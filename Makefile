@@ -9,7 +9,7 @@ UV_VERSION := 0.13.8
 VENV       := .venv
 BIN        := $(VENV)/bin
 STAMP      := $(VENV)/.installed
-CODE       := $(wildcard streamer tests bench training release)
+CODE       := $(wildcard streamer tests bench training release monitoring)
 ARGS       ?=
 
 # uv from PATH, else the one that the stamp's recipe puts into .venv.

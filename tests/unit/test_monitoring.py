@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
 
 from monitoring import figures
 from streamer.metrics import ALL, described
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMETHEUS = ROOT / "monitoring" / "prometheus"
+RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 
 UNITS = ("seconds", "bytes", "records", "partitions", "tokens", "texts", "ratio", "watts", "celsius", "flops")
 
@@ -27,3 +38,45 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
             assert description.name.endswith(UNITS)
         if description.kind == "info":
             assert description.name.endswith("_info")
+
+
+def promtool(*arguments: str | Path) -> str:
+    """What promtool says; it comes with Debian's package `prometheus`, and .ci/run installs that."""
+    if shutil.which("promtool") is None:
+        pytest.fail("promtool is not on PATH: apt-get install prometheus")
+    done = subprocess.run(
+        ["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_rules_and_the_configuration_are_sound() -> None:
+    promtool("check", "rules", "--lint-fatal", *RULES)
+    promtool("check", "config", PROMETHEUS / "prometheus.yml")
+
+
+def test_each_trouble_raises_its_alerts_and_no_others() -> None:
+    tests = PROMETHEUS / "tests" / "alerts.yml"
+    promtool("test", "rules", tests)
+    raised = set(re.findall(r"Streamer[A-Z]\w+", tests.read_text("utf-8")))
+    assert raised == {alert["alert"] for alert in alerts()}, "every alert is tested"
+
+
+def alerts() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load((PROMETHEUS / "rules" / "alerts.yml").read_text("utf-8"))["groups"]
+    return list(group["rules"])
+
+
+def test_every_alert_says_what_to_do() -> None:
+    for alert in alerts():
+        words = re.sub(r"(?<!^)([A-Z])", r"-\1", alert["alert"]).lower()
+        assert alert["annotations"]["runbook"] == f"docs/operations.md#alert-{words}"
+        assert alert["labels"]["severity"] in {"critical", "warning"}
+
+
+def test_rules_ask_for_what_there_is() -> None:
+    shown = {description.shown_as: description.kind for kind in ALL for _, description in described(kind)}
+    for path in RULES:
+        asked = set(re.findall(r"(?<!:)\bstreamer_\w+", path.read_text("utf-8")))
+        assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked} - shown.keys() == set()
