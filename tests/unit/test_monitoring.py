@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from monitoring import figures
+from monitoring import dashboards, figures
 from streamer.metrics import ALL, described
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +19,15 @@ PROMETHEUS = ROOT / "monitoring" / "prometheus"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 
 UNITS = ("seconds", "bytes", "records", "partitions", "tokens", "texts", "ratio", "watts", "celsius", "flops")
+
+
+# Of use to those who look closer, and shown nowhere: sums of what is.
+UNSEEN = {
+    "streamer_batches_total",
+    "streamer_texts_total",
+    "streamer_group_member",
+    "streamer_device_waiting_seconds",
+}
 
 
 def test_the_table_of_figures_is_what_the_code_says() -> None:
@@ -77,6 +86,44 @@ def test_every_alert_says_what_to_do() -> None:
 
 def test_rules_ask_for_what_there_is() -> None:
     shown = {description.shown_as: description.kind for kind in ALL for _, description in described(kind)}
-    for path in RULES:
+    for path in [*RULES, *dashboards.FOLDER.glob("*.json")]:
         asked = set(re.findall(r"(?<!:)\bstreamer_\w+", path.read_text("utf-8")))
-        assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked} - shown.keys() == set()
+        assert asked and {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked} - shown.keys() == set()
+
+
+def test_what_is_recorded_is_what_is_asked_for() -> None:
+    names = r"\b(?:job|instance):streamer_\w+:\w+"
+    asked = {
+        name
+        for path in [*RULES, *dashboards.FOLDER.glob("*.json")]
+        for name in re.findall(names, re.sub(r"record: \S+", "", path.read_text("utf-8")))
+    }
+    recorded = set(
+        re.findall(rf"record: ({names})", (PROMETHEUS / "rules" / "recording.yml").read_text("utf-8"))
+    )
+    assert asked == recorded
+
+
+@pytest.mark.parametrize("name", dashboards.DASHBOARDS)
+def test_a_dashboard_is_what_the_code_says(name: str) -> None:
+    written = (dashboards.FOLDER / f"{name}.json").read_text("utf-8")
+    assert dashboards.written(name) == written, "write it anew: python -m monitoring.dashboards"
+
+
+@pytest.mark.parametrize("name", dashboards.DASHBOARDS)
+def test_panels_have_names_and_places_of_their_own(name: str) -> None:
+    panels = dashboards.dashboard(name)["panels"]
+    assert len({panel["title"] for panel in panels}) == len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken and at["x"] + at["w"] <= 24
+        taken |= cells
+
+
+def test_every_figure_is_on_a_dashboard_or_in_an_alert() -> None:
+    everywhere = "".join(path.read_text("utf-8") for path in [*RULES, *dashboards.FOLDER.glob("*.json")])
+    shown = {description.shown_as for kind in ALL for _, description in described(kind)}
+    unseen = {name for name in shown if not re.search(rf"\b{name}(_bucket|_sum|_count)?\b", everywhere)}
+    assert unseen == UNSEEN
