@@ -108,7 +108,7 @@ def serve(config: Config, metrics: Metrics) -> Iterator[None]:
 
 def _introduce(config: Config, model: Mapping[str, Any], metrics: Metrics) -> None:
     """Who this worker is, for whoever looks at many."""
-    named = ("name", "revision", "device", "precision", "attention")
+    named = ("name", "revision", "device", "precision", "quantize", "attention", "path")
     metrics.model = {name: str(model[name]) for name in named if name in model}
     if "attention" in model:
         metrics.attention_fallback = model["attention"] != "packed"
@@ -137,6 +137,9 @@ def load_backend(config: Config) -> Model:
         revision=model.revision,
         device=model.device,
         precision=model.precision,
+        quantize=model.quantize,
+        max_drift=model.max_drift,
+        sample=model.sample,
         max_length=model.max_length,
         task=model.task,
         long_texts=LongTexts(model.long_texts, model.window_overlap, model.max_windows, model.window_pooling),

@@ -217,7 +217,7 @@ class Metrics:
     # -- the process -----------------------------------------------------------------------------------------
     polled_at: float = age("step_age_seconds", "Since the engine's last step began.", 0.0)
     model: Mapping[str, str] = info(
-        "model_info", "The model.", "name", "revision", "device", "precision", "attention"
+        "model_info", "The model.", "name", "revision", "device", "precision", "quantize", "attention", "path"
     )
     worker: Mapping[str, str] = info(
         "worker_info", "This worker.", "version", "group", "topic", "delivery", "backend"

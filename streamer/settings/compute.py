@@ -61,9 +61,23 @@ class Model(Section, frozen=True):
     )
     device: Annotated[Name, Meta(description="auto, cpu, cuda, cuda:1")] = "auto"
     precision: Annotated[
-        Literal["auto", "bf16", "fp32"], Meta(description="of the weights; auto takes bf16 where it is fast")
+        Literal["auto", "bf16", "fp16", "fp32", "amp"],
+        Meta(description="of the weights; auto takes bf16 where it is fast; amp is PyTorch's autocast"),
     ] = "auto"
-    quantize: Annotated[Literal["none"], Meta(description="none; there is no other yet")] = "none"
+    quantize: Annotated[
+        Literal["none", "int8", "fp8"],
+        Meta(description="of the linear layers; int8 is for the CPU, fp8 for CUDA"),
+    ] = "none"
+    max_drift: Annotated[
+        float,
+        Meta(
+            ge=0, le=1, description="the share of labels, and of scores on average, that rounding may change"
+        ),
+    ] = 0.03
+    sample: Annotated[
+        Name | None,
+        Meta(description="a file of texts, one a line, to measure that drift on; null takes those shipped"),
+    ] = None
     max_length: Annotated[
         Count | None, Meta(description="tokens that a text may have; null takes the model's own limit")
     ] = None

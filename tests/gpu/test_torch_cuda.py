@@ -74,7 +74,7 @@ def test_half_precision_runs_without_padding(tmp_path: Path, family: str) -> Non
 def test_fp32_is_padded_and_says_why(folder: Path) -> None:
     described = TorchBackend.load(str(folder), device="cuda", precision="fp32").describe()
     assert described["attention"] == "padded"
-    assert "multiplies bf16 and fp16, not torch.float32" in described["attention_reason"]
+    assert "multiplies bf16 and fp16, not fp32" in described["attention_reason"]
 
 
 def test_warm_up_runs_on_the_device(folder: Path) -> None:

@@ -90,8 +90,11 @@ class TestFile:
             ("kafka: {properties: {ssl: {ca: x}}}", "kafka.properties.ssl", "with dots"),
             ("kafka: {bootstrap_servers: [a, b]}", "kafka.bootstrap_servers", "expected text, got a list"),
             ("model: {precision: bf61}", "model.precision", "did you mean bf16?"),
-            ("model: {precision: fp16}", "model.precision", "expected auto or bf16 or fp32, got fp16"),
-            ("model: {quantize: int8}", "model.quantize", "expected none, got int8"),
+            (
+                "model: {quantize: int4}",
+                "model.quantize",
+                "expected fp8 or int8 or none, got int4; did you mean int8?",
+            ),
             ("log: {level: INFO}", "log.level", "did you mean info?"),
             ("input: {id_from: []}", "input.id_from", "length >= 1"),
             ("input: {id_from: [hedr]}", "input.id_from", "expected content or coordinate"),

@@ -117,7 +117,7 @@ class TestMetrics:
         assert not [name for name in worker.figures() if name.startswith("streamer_model_info")]
         worker.metrics.model = {"name": "sentiment", "revision": "1"}
         found = worker.figures()
-        assert found["streamer_model_info{,,sentiment,,1}"] == 1
+        assert found["streamer_model_info{,,sentiment,,,,1}"] == 1
         assert found["process_start_time_seconds"] > 0
 
     def test_the_probes_are_figures_too(self, worker: Worker) -> None:

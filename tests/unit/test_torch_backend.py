@@ -282,6 +282,7 @@ def test_warm_up_says_when_the_device_is_too_small(
 
 def test_describe_names_what_was_loaded(backend: TorchBackend, bert: Path) -> None:
     found = backend.describe()
+    assert found.pop("path") in ("generic", "functional"), "whichever is faster here"
     parameters = found.pop("parameters")
     assert parameters == sum(p.numel() for p in BertModel.from_pretrained(bert).parameters()) + 32 * 3 + 3
     assert found == {
@@ -289,6 +290,7 @@ def test_describe_names_what_was_loaded(backend: TorchBackend, bert: Path) -> No
         "revision": location.content_hash(bert),
         "device": "cpu",
         "precision": "fp32",
+        "quantize": "none",
         "labels": ["negative", "neutral", "positive"],
         "max_length": 64,
         "attention": "packed",

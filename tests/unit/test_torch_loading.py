@@ -130,7 +130,7 @@ def test_an_unavailable_device_is_named(bert: Path) -> None:
     ("setting", "message"),
     [
         ({"device": "gpu"}, "model.device is 'gpu': it must be auto, cpu, cuda or cuda:N"),
-        ({"precision": "half"}, "model.precision is 'half': it must be one of auto, bf16, fp32"),
+        ({"precision": "half"}, "model.precision is 'half': it must be one of auto, bf16, fp16, fp32, amp"),
         ({"task": "poetry"}, "model.task is 'poetry': it must be one of classification"),
     ],
 )

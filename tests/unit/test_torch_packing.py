@@ -15,10 +15,10 @@ from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
 from streamer.backends.torch import TorchBackend, attention
 from streamer.backends.torch.attention import Packing, States, pack, round_up
-from streamer.backends.torch.devices import set_precision
 from streamer.backends.torch.forward import Forward, Packed
 from streamer.backends.torch.loading import load_encoder, load_model
 from streamer.backends.torch.location import locate
+from streamer.backends.torch.precision import set_precision
 from streamer.backends.torch.selftest import choose_forward, confirm
 from tests.tiny_models import TEXTS, classify, encode, save_bert, save_family
 
@@ -31,11 +31,25 @@ PACKED: dict[str, tuple[str, dict[str, Any]]] = {
     "CamemBERT": ("Camembert", {}),
     "DistilBERT": ("DistilBert", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}),
     "ELECTRA": ("Electra", {"embedding_size": 16}),
+    "ERNIE": ("Ernie", {}),
+    "EuroBERT": ("EuroBert", {"num_key_value_heads": 2}),
+    "EuroBERT, first": ("EuroBert", {"num_key_value_heads": 4, "classifier_pooling": "bos"}),
+    "EuroBERT, mean": ("EuroBert", {"num_key_value_heads": 4, "classifier_pooling": "mean"}),
     "ALBERT": ("Albert", {"embedding_size": 16}),
     "ModernBERT": ("ModernBert", {"num_hidden_layers": 4, "local_attention": 8}),
     "ModernBERT, mean": ("ModernBert", {"num_hidden_layers": 4, "classifier_pooling": "mean"}),
 }
-PADDED = {"MPNet": "MPNet", "DeBERTa": "Deberta", "DeBERTa v2": "DebertaV2"}
+NO_CALLS = "0 of 2 layers"
+PADDED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "MPNet": ("MPNet", {}, NO_CALLS),
+    "DeBERTa": ("Deberta", {}, NO_CALLS),
+    "DeBERTa v2": ("DebertaV2", {}, NO_CALLS),
+    "XLM": ("XLM", {}, NO_CALLS),
+    "BigBird": ("BigBird", {"attention_type": "original_full"}, NO_CALLS),
+    # Rotary positions are counted along the row, which is longer than any text.
+    "RoFormer": ("RoFormer", {}, "RoFormerForSequenceClassification fails on a packed row"),
+    "RoFormer, many positions": ("RoFormer", {"max_position_embeddings": 512}, NO_CALLS),
+}
 
 Rows = list[np.ndarray[Any, np.dtype[np.int32]]]
 
@@ -69,14 +83,14 @@ def test_these_families_need_no_padding(tmp_path: Path, family: str, settings: d
     assert_exact(tmp_path, backend)
 
 
-@pytest.mark.parametrize("family", PADDED.values(), ids=PADDED)
+@pytest.mark.parametrize(("family", "settings", "reason"), PADDED.values(), ids=PADDED)
 def test_these_families_are_padded_and_say_why(
-    tmp_path: Path, family: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, family: str, settings: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    backend = load(save_family(tmp_path, family))
+    backend = load(save_family(tmp_path, family, **settings))
     described = backend.describe()
     assert described["attention"] == "padded"
-    assert "0 of 2 layers" in described["attention_reason"]
+    assert reason in described["attention_reason"]
     logged = [record.getMessage() for record in caplog.records]
     assert logged == [f"batches are padded, which is slower: {described['attention_reason']}"]
     assert backend.cost(texts=3, tokens=30, longest=20) == 60
@@ -198,25 +212,25 @@ def test_the_kernel_of_cuda_is_asked_for_the_same(
     torch.testing.assert_close(found, expected)
 
 
-def second_test(folder: Path, precision: torch.dtype, spoil: float = 1.0) -> Forward:
+def second_test(folder: Path, precision: str, spoil: float = 1.0) -> Forward:
     """What the test on the device says, here on the CPU, of a packed model whose logits are scaled."""
     location = locate(str(folder))
     model = load_model(location, "AutoModelForSequenceClassification")
     encoder = load_encoder(location, model, None)
     packed = choose_forward(model, encoder)
     assert isinstance(packed, Packed)
-    set_precision(model, precision)
+    set_precision(model, precision, CPU)
     run = packed.run
     packed.run = lambda packing: run(packing) * spoil  # type: ignore[method-assign]
-    return confirm(packed, model, encoder)
+    return confirm(packed, model, encoder, precision)
 
 
 def test_the_device_is_asked_again_in_its_precision(tmp_path: Path) -> None:
     save_bert(tmp_path)
-    assert second_test(tmp_path, torch.bfloat16).attention == "packed"
-    refused = second_test(tmp_path, torch.float32)
-    assert refused.attention == "padded" and "not torch.float32" in str(refused.reason)
-    wrong = second_test(tmp_path, torch.bfloat16, spoil=2.0)
+    assert second_test(tmp_path, "bf16").attention == "packed"
+    refused = second_test(tmp_path, "fp32")
+    assert refused.attention == "padded" and "not fp32" in str(refused.reason)
+    wrong = second_test(tmp_path, "bf16", spoil=2.0)
     assert wrong.attention == "padded" and "logits differ by" in str(wrong.reason)
     rows = [np.array([2, 7, 8, 3], dtype=np.int32), np.array([2, 3], dtype=np.int32)]
     with torch.inference_mode():

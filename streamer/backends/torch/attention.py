@@ -1,8 +1,8 @@
 """Attention over a packed row: the texts of a batch one behind another, without padding between them.
 
-The two functions at the end are what transformers calls in every layer of a model whose attention
-implementation is `PACKED`. They know the borders between the texts from the `packing` that the base model was
-called with.
+`attend` is it. The two functions at the end are what transformers calls in every layer of a model whose
+attention implementation is `PACKED`. They know the borders between the texts from the `packing` that the base
+model was called with.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 PACKED = "streamer_packed"
-
-# What varlen_attn multiplies.
-HALF = (torch.bfloat16, torch.float16)
 
 Tokens = NDArray[np.int32]
 States = tuple[Tensor, Tensor, Tensor]
@@ -96,8 +93,17 @@ def _runs(lengths: list[int]) -> list[tuple[int, int, int]]:
     return runs
 
 
+def attend(states: States, packing: Packing, scale: float | None = None, window: int | None = None) -> Tensor:
+    """Each text to itself. Query, key, value and the result are [tokens, heads, width].
+
+    `scale` is 1 / sqrt(width) unless given; with `window`, a token sees those less than that far away.
+    """
+    kernel = _by_kernel if states[0].is_cuda else _by_runs
+    return kernel(states, packing, scale, window)
+
+
 def _by_runs(states: States, packing: Packing, scale: float | None, window: int | None) -> Tensor:
-    """One call for each length: query, key, value and the result are [tokens, heads, width]."""
+    """One call for each length."""
     query, key, _ = states
     grouped = query.shape[1] != key.shape[1]
     found = torch.zeros(query.shape, dtype=query.dtype, device=query.device)
@@ -153,9 +159,8 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """[1, heads, tokens, width] each; returns [1, tokens, heads, width], as transformers wants it."""
     packing.calls += 1
-    kernel = _by_kernel if query.is_cuda else _by_runs
     states = (query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1))
-    return kernel(states, packing, scaling, sliding_window).unsqueeze(0), None
+    return attend(states, packing, scaling, sliding_window).unsqueeze(0), None
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from streamer.backends.torch import devices
 from streamer.backends.torch.attention import Tokens
-from streamer.backends.torch.forward import Forward, Packed
+from streamer.backends.torch.forward import Forward
+from streamer.backends.torch.gate import DriftError, Gate, read_sample
 from streamer.backends.torch.loading import load_encoder, load_model
 from streamer.backends.torch.location import Location, locate
 from streamer.backends.torch.long_texts import LongTexts, spread
-from streamer.backends.torch.selftest import choose_forward, confirm
+from streamer.backends.torch.precision import Numbers, choose_precision
+from streamer.backends.torch.prepare import prepare
+from streamer.backends.torch.quantization import check_quantization
 from streamer.backends.torch.tokenizing import TextEncoder
 from streamer.errors import ConfigurationError, OutOfMemory, RecordError, StartupError
 from streamer.records import Classification, Encoding, Job
@@ -40,9 +43,16 @@ class TorchBackend:
     """
 
     def __init__(
-        self, location: Location, model: Any, forward: Forward, texts: TextEncoder, task: ClassificationTask
+        self,
+        location: Location,
+        model: Any,
+        forward: Forward,
+        texts: TextEncoder,
+        task: ClassificationTask,
+        *,
+        facts: Mapping[str, Any],
     ) -> None:
-        """`model` is on its device and in its precision already; see `load`."""
+        """`model` is on its device and in its precision already; `facts` say in which. See `load`."""
         self.name = location.name
         self.revision = location.revision
         self.device: torch.device = model.device
@@ -52,6 +62,7 @@ class TorchBackend:
         self._forward = forward
         self._texts = texts
         self._task = task
+        self._facts = facts
 
     @classmethod
     def load(
@@ -61,36 +72,48 @@ class TorchBackend:
         revision: str | None = None,
         device: str = "auto",
         precision: str = "auto",
+        quantize: str = "none",
+        max_drift: float = 0.03,
+        sample: str | None = None,
         max_length: int | None = None,
         task: str = ClassificationTask.name,
         long_texts: LongTexts = LongTexts(),  # noqa: B008 - frozen
     ) -> TorchBackend:
         """A shipped model, a folder or a model of the hub; safetensors only, and no code from the model.
 
-        `device`: auto, cpu, cuda, cuda:N. `precision`: auto, bf16, fp32. `max_length` in tokens; None: 512,
-        or what the model or its tokenizer allows if that is less. `long_texts`: what becomes of longer ones.
+        `device`: auto, cpu, cuda, cuda:N. `precision`: auto, bf16, fp16, fp32, amp. `quantize`: none, int8
+        (CPU), fp8 (CUDA). Rounding may change the share `max_drift` of the labels, and scores by as much on
+        average, of the texts in the file `sample` (None: of those that come with streamer); with `auto`, a
+        model that it would change further stays in fp32. `max_length` in tokens; None: 512, or what the model
+        or its tokenizer allows if that is less. `long_texts`: what becomes of longer ones.
 
         Raises ConfigurationError for a setting that cannot be, StartupError for a model or a device that is
-        not there or does not fit.
+        not there or does not fit, DriftError for one that rounding changes too far.
         """
         if task not in TASKS:
             raise ConfigurationError(f"model.task is '{task}': it must be one of {', '.join(TASKS)}")
         where = devices.choose_device(device)
-        dtype = devices.choose_precision(precision, where)
+        numbers = Numbers(choose_precision(precision, where), quantize)
+        check_quantization(numbers, where)
+        sampled = read_sample(sample)
         location = locate(name, revision)
         model = load_model(location, TASKS[task].model_class)
         encoder = load_encoder(location, model, max_length)
         texts = TextEncoder(encoder, long_texts)
-        forward = choose_forward(model, encoder)
-        devices.set_precision(model, dtype)
-        try:
-            model.to(where)
-        except (RuntimeError, MemoryError) as error:
-            raise StartupError(f"'{name}' cannot be put on {where}: {_first_line(error)}") from error
-        if where.type == "cuda" and isinstance(forward, Packed):
-            forward = confirm(forward, model, encoder)
         scoring = TASKS[task].from_config(model.config, pooling=long_texts.pooling)
-        return cls(location, model, forward, texts, scoring)
+        gate = Gate(_rows(texts, sampled), scoring, max_drift)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        try:
+            forward = prepare(model, encoder, where, numbers, gate)
+        except DriftError as error:
+            if precision != "auto" or quantize != "none":
+                raise
+            log.warning("precision auto takes fp32, not bf16: %s", error.detail)
+            numbers = Numbers("fp32")
+            model = load_model(location, TASKS[task].model_class)
+            forward = prepare(model, encoder, where, numbers, gate)
+        facts = {"precision": numbers.precision, "quantize": quantize, "parameters": parameters}
+        return cls(location, model, forward, texts, scoring, facts=facts)
 
     def encode(self, texts: Sequence[str]) -> list[Encoding | RecordError]:
         """See `TextEncoder.encode`."""
@@ -131,7 +154,6 @@ class TorchBackend:
 
     def describe(self) -> dict[str, Any]:
         """What `streamer check` and the start's log line say of it."""
-        dtype = next(self._model.base_model.parameters()).dtype
         device = str(self.device)
         if self.device.type == "cuda":
             device = f"{device} ({torch.cuda.get_device_name(self.device)})"
@@ -139,11 +161,11 @@ class TorchBackend:
             "name": self.name,
             "revision": self.revision,
             "device": device,
-            "precision": "bf16" if dtype == torch.bfloat16 else "fp32",
-            "parameters": sum(parameter.numel() for parameter in self._model.parameters()),
+            **self._facts,
             "labels": list(self._task.labels),
             "max_length": self.max_length,
             "attention": self._forward.attention,
+            "path": self._forward.path,
             **({} if self._forward.reason is None else {"attention_reason": self._forward.reason}),
         }
 
@@ -165,5 +187,8 @@ class TorchBackend:
         raise meaning
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def _rows(encoder: TextEncoder, texts: Sequence[str]) -> list[Tokens]:
+    """The texts that the model takes, as it would see them."""
+    encodings = [found for found in encoder.encode(texts) if isinstance(found, Encoding)]
+    rows, _ = spread(found.data for found in encodings)
+    return list(rows)

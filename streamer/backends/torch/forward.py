@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,12 +14,21 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from streamer.backends.torch.attention import Packing, Tokens, pack
 from streamer.backends.torch.loading import Encoder, position_embeddings
 
+Pooling = Literal["first", "mean", "late"]
+
 
 class Forward(Protocol):
-    """A model with its way to batch. `attention` names it; `reason` says why it is not packed, if so."""
+    """A model with its way to batch.
+
+    `attention` names it; `reason` says why it is not packed, if so. `path` is whose code runs the layers:
+    transformers' ("generic") or our own ("functional").
+    """
 
     @property
     def attention(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
 
     @property
     def reason(self) -> str | None: ...
@@ -35,6 +44,7 @@ class Padded:
     """All texts of a batch as long as its longest, which costs little when they are of like length."""
 
     attention = "padded"
+    path = "generic"
 
     def __init__(self, model: Any, encoder: Encoder, reason: str | None = None) -> None:
         """`model` has an attention of transformers' own."""
@@ -75,13 +85,19 @@ class Packed:
     """
 
     attention = "packed"
+    path = "generic"
     reason = None
 
-    def __init__(self, model: Any, *, mean: bool = False) -> None:
-        """`model` has the attention `PACKED`. A text's vector is its first token's, or the mean of all."""
+    def __init__(self, model: Any, pooling: Pooling = "first") -> None:
+        """`model` has the attention `PACKED`.
+
+        The head gets the states of a text's first token, or the mean of all its tokens'; or every token's,
+        and its logits are averaged ("late", EuroBERT's).
+        """
         self._model = model
+        self._states: Callable[[Packing], Tensor] = self._from_base
         self._base = model.base_model
-        self._mean = mean
+        self._pooling = pooling
         self._takes_type_ids = "token_type_ids" in inspect.signature(self._base.forward).parameters
         # The padding token that positions are counted around, for RoBERTa and its kin.
         table = position_embeddings(self._base)
@@ -94,25 +110,48 @@ class Packed:
 
     def pack(self, rows: Sequence[Tokens]) -> Packing:
         """The batch on the device."""
-        return pack(rows, self._model.device, self._padding_index)
+        return pack(rows, self.device, self._padding_index)
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self._model.device
+        return device
 
     def run(self, packing: Packing) -> Tensor:
         """Logits, [texts, labels], of a batch that is on the device."""
-        arguments = {"input_ids": packing.ids, "position_ids": packing.positions, "packing": packing}
-        if self._takes_type_ids:
-            arguments["token_type_ids"] = torch.zeros_like(packing.ids)
-        states = self._base(**arguments).last_hidden_state.squeeze(0)
+        states = self._states(packing)
         borders = packing.borders
-        if self._mean:
-            texts = states[: packing.tokens].float()
-            vectors = torch.segment_reduce(texts, "mean", lengths=borders.diff(), axis=0)
-        else:
-            vectors = states.index_select(0, borders[:-1]).float()
-        logits: Tensor = self._head(inputs_embeds=vectors.unsqueeze(1)).logits
-        return logits
+        if self._pooling == "first":
+            return self._logits(states.index_select(0, borders[:-1]))
+        states = states[: packing.tokens].float()
+        if self._pooling == "mean":
+            return self._logits(_means(states, borders))
+        return _means(self._logits(states), borders)
+
+    def through(self, states: Callable[[Packing], Tensor]) -> Packed:
+        """The same with other code for the layers, which gives the last states, [tokens, width]."""
+        other = copy.copy(self)
+        other._states, other.path = states, "functional"
+        return other
 
     def cost(self, texts: int, tokens: int, longest: int) -> int:
         return tokens
+
+    def _logits(self, vectors: Tensor) -> Tensor:
+        """The head on vectors, [any, width]."""
+        logits: Tensor = self._head(inputs_embeds=vectors.float().unsqueeze(1)).logits
+        return logits
+
+    def _from_base(self, packing: Packing) -> Tensor:
+        arguments = {"input_ids": packing.ids, "position_ids": packing.positions, "packing": packing}
+        if self._takes_type_ids:
+            arguments["token_type_ids"] = torch.zeros_like(packing.ids)
+        states: Tensor = self._base(**arguments).last_hidden_state.squeeze(0)
+        return states
+
+
+def _means(tokens: Tensor, borders: Tensor) -> Tensor:
+    return torch.segment_reduce(tokens, "mean", lengths=borders.diff(), axis=0)
 
 
 class _Pooler(torch.nn.Module):

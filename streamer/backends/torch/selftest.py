@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from streamer.backends.torch.attention import HALF, PACKED, Tokens
-from streamer.backends.torch.forward import Forward, Packed, Padded
+from streamer.backends.torch.attention import PACKED, Tokens
+from streamer.backends.torch.forward import Forward, Packed, Padded, Pooling
 from streamer.backends.torch.loading import Encoder, quiet
 
 log = logging.getLogger(__name__)
@@ -43,16 +43,19 @@ def choose_forward(model: Any, encoder: Encoder) -> Forward:
         with quiet():
             model.set_attn_implementation(PACKED)
             return _fitting(model, rows, expected)
-    except Exception as error:  # as many kinds as there are models; each can go on with its own attention
+    except ValueError as error:
         return _give_up(model, encoder, plain, error)
+    except Exception as error:  # as many kinds as there are models; each can go on with its own attention
+        failed = ValueError(f"{type(model).__name__} fails on a packed row ({error})")
+        return _give_up(model, encoder, plain, failed)
 
 
 @torch.inference_mode()
-def confirm(packed: Packed, model: Any, encoder: Encoder, plain: str = "sdpa") -> Forward:
+def confirm(packed: Packed, model: Any, encoder: Encoder, precision: str, plain: str = "sdpa") -> Forward:
     """The same question where the model is now, in the precision that it has now: for the kernel of CUDA."""
     try:
-        if (dtype := next(model.base_model.parameters()).dtype) not in HALF:
-            raise TypeError(f"the attention kernel of CUDA multiplies bf16 and fp16, not {dtype}")
+        if precision == "fp32":
+            raise TypeError("the attention kernel of CUDA multiplies bf16 and fp16, not fp32")
         rows = _texts(model, encoder)
         found = packed(rows)
         _use(model, plain)
@@ -65,12 +68,19 @@ def confirm(packed: Packed, model: Any, encoder: Encoder, plain: str = "sdpa") -
     return packed
 
 
+@torch.inference_mode()
+def drift_of(forward: Forward, reference: Forward, model: Any, encoder: Encoder) -> float:
+    """How far two ways through one model are apart: a share of the largest logit, infinite for a NaN."""
+    rows = _texts(model, encoder)
+    return _drift(forward(rows), reference(rows))
+
+
 def _fitting(model: Any, rows: list[Tokens], expected: Tensor) -> Packed:
     """The first way to pool that gives the expected logits. Raises ValueError when none does."""
     family, layers = type(model).__name__, model.config.num_hidden_layers
     drifts = []
-    for mean in (False, True):
-        packed = Packed(model, mean=mean)
+    for pooling in get_args(Pooling):
+        packed = Packed(model, pooling)
         packing = packed.pack(rows)
         found = packed.run(packing)
         if packing.calls != layers:
