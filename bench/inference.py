@@ -1,11 +1,12 @@
 """The model alone: streamer's batches against the Hugging Face pipeline, on real texts.
 
-    python -m bench.inference --texts reviews.csv.gz --model base
+    python -m bench.inference --texts reviews.csv.gz --model base --vocabulary 21128
 
-`--model` is anything that model.name may be, or `base`: random weights in the shape of BERT-base with the
-shipped model's tokenizer, which compute as much as trained ones. Every case tokenizes, infers and names the
-labels. The cases take turns after one untimed turn each; figures are medians, ratios are to the pipeline one
-by one.
+`--model` is anything that model.name may be, or `base`: random weights in the shape of BERT-base, which
+compute as much as trained ones, and a WordPiece vocabulary of that many entries, learned from the texts.
+Every case tokenizes, infers and names the labels. A case is a precision, with `+int8` to quantize. They
+take turns after one untimed turn each; figures are medians, ratios are to the pipeline one by one.
+`--list` shows each text whose label is not the pipeline's, with both scores.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import random
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -23,11 +24,13 @@ from streamer.backends.torch import TorchBackend, location  # before torch: it s
 
 import torch  # isort: skip
 import transformers
+from tokenizers import BertWordPieceTokenizer
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
+    BertTokenizer,
 )
 
 from bench.topics import read_texts
@@ -38,28 +41,34 @@ from streamer.sizing import TokenBudget
 
 WINDOW, MAX_TEXTS, FIXED = 512, 64, 32
 
-Case = Callable[[Sequence[str]], list[str]]
+Answer = tuple[str, float]
+Case = Callable[[Sequence[str]], list[Answer]]
 
 
 class Line:
     """What the engine does with a window of texts, without the engine. Keeps count of tokens."""
 
-    def __init__(self, folder: Path, precision: str) -> None:
-        self.backend = TorchBackend.load(str(folder), device="cpu", precision=precision)
+    def __init__(self, folder: Path, case: str) -> None:
+        precision, _, quantize = case.partition("+")
+        # Labels are compared below, by all texts: the gate at load need not.
+        self.backend = TorchBackend.load(
+            str(folder), device="cpu", precision=precision, quantize=quantize or "none", max_drift=1.0
+        )
         self.backend.warm_up()
         self.budget = TokenBudget(
             max_texts=MAX_TEXTS, max_tokens=16_384, max_latency=1.0, adaptive=True, cost=self.backend.cost
         )
         self.tokens = self.computed = 0
 
-    def __call__(self, texts: Sequence[str]) -> list[str]:
+    def __call__(self, texts: Sequence[str]) -> list[Answer]:
         jobs: list[Job] = []
+        answers: dict[int, Answer] = {}
         for start in range(0, len(texts), WINDOW):
             window = texts[start : start + WINDOW]
             fresh = [
-                Job(RECORD, cast(Lane, None), 0, text=text, tokens=found.tokens, encoded=found.data)
-                for text, found in zip(window, self.backend.encode(window), strict=True)
-                if isinstance(found, Encoding)
+                Job(RECORD, cast(Lane, None), 0, text=text, tokens=encoding.tokens, encoded=encoding.data)
+                for text, encoding in zip(window, self.backend.encode(window), strict=True)
+                if isinstance(encoding, Encoding)
             ]
             jobs += fresh
             for batch in plan(fresh, self.budget):
@@ -68,9 +77,10 @@ class Line:
                 self.budget.observe(batch, time.perf_counter() - started)
                 self.computed += batch.tokens
                 for job, value in zip(batch.jobs, values, strict=True):
-                    job.id = cast(Classification, value).label
+                    found = cast(Classification, value)
+                    answers[id(job)] = found.label, found.score
         self.tokens += sum(job.tokens for job in jobs)
-        return [job.id for job in jobs]
+        return [answers[id(job)] for job in jobs]
 
 
 RECORD = Record("texts.in", 0, 0, 0, None, None, [])
@@ -81,54 +91,75 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True, help="CSV with a column `text`; .gz is fine")
     parser.add_argument("--model", default="sentiment", help="a model's folder or name, or `base`")
     parser.add_argument("--count", type=int, default=512, help="texts in a turn")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "auto"])
+    parser.add_argument("--cases", nargs="+", default=["fp32", "bf16", "bf16+int8"])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--vocabulary", type=int, default=21_128, help="entries, for --model base")
+    parser.add_argument("--list", action="store_true", help="show the labels that differ")
     args = parser.parse_args()
     chatter: Any = transformers.logging
     chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
 
     texts = list(read_texts(args.texts, args.count))
     random.Random(1).shuffle(texts)
     with TemporaryDirectory() as scratch:
-        folder = save_base(Path(scratch)) if args.model == "base" else location.locate(args.model).folder
-        lines = {f"streamer {precision}": Line(folder, precision) for precision in args.precisions}
+        if args.model == "base":
+            folder = save_base(Path(scratch), read_texts(args.texts, 5_000), args.vocabulary)
+        else:
+            folder = location.locate(args.model).folder
+        lines = {f"streamer {case}": Line(folder, case) for case in args.cases}
         one, batched = pipelines(folder, next(iter(lines.values())).backend.max_length)
         cases: dict[str, Case] = {
             "pipeline, one by one": one,
             f"pipeline, fixed {FIXED}, as they come": batched,
             **lines,
         }
-        labels = {name: case(texts) for name, case in cases.items()}
+        answers = {name: case(texts) for name, case in cases.items()}
         seconds: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(args.repeats):
             for name, case in cases.items():
                 started = time.perf_counter()
                 case(texts)
                 seconds[name].append(time.perf_counter() - started)
-    report(labels, seconds, lines)
+    report(answers, seconds, lines)
+    if args.list:
+        show_differences(answers)
 
 
-def report(labels: dict[str, list[str]], seconds: dict[str, list[float]], lines: dict[str, Line]) -> None:
+def report(answers: dict[str, list[Answer]], seconds: dict[str, list[float]], lines: dict[str, Line]) -> None:
     """A row for each case: rate, ratio, and how many labels differ from the pipeline's."""
-    reference, *_ = labels
-    count = len(labels[reference])
+    reference, *_ = answers
+    count = len(answers[reference])
     print(f"{'case':32} {'texts/s':>8} {'ratio':>6} {'tokens/s':>9} {'computed':>9} {'differ':>7}")
-    for name, found in labels.items():
+    for name, found in answers.items():
         rate = count / median(seconds[name])
         ratio = median(seconds[reference]) / median(seconds[name])
-        differ = sum(label != other for label, other in zip(found, labels[reference], strict=True))
         row = f"{name:32} {rate:8,.1f} {ratio:6.2f}"
         if line := lines.get(name):
             turns = len(seconds[name]) + 1
             row += f" {rate * line.tokens / turns / count:9,.0f} {line.computed / line.tokens:9.3f}"
         else:
             row += f" {'':9} {'':9}"
-        print(f"{row} {differ:7}")
+        print(f"{row} {len(differences(found, answers[reference])):7}")
     for name, line in lines.items():
-        described = line.backend.describe()
-        print(
-            f"{name}: {described['precision']}, {described['attention']}, budget {line.budget.tokens} tokens"
-        )
+        facts = line.backend.describe()
+        said = ", ".join(facts[key] for key in ("precision", "attention", "path"))
+        print(f"{name}: {said}, quantize {facts['quantize']}, budget {line.budget.tokens} tokens")
+
+
+def differences(found: list[Answer], expected: list[Answer]) -> list[int]:
+    """The numbers of the texts whose labels are not the same."""
+    return [
+        number for number, (one, other) in enumerate(zip(found, expected, strict=True)) if one[0] != other[0]
+    ]
+
+
+def show_differences(answers: dict[str, list[Answer]]) -> None:
+    reference, *others = answers
+    for name in others:
+        for number in differences(answers[name], answers[reference]):
+            (label, score), (was, before) = answers[name][number], answers[reference][number]
+            print(f"{name}: text {number} is {label} {score:.4f}, was {was} {before:.4f}")
 
 
 def pipelines(folder: Path, max_length: int) -> tuple[Case, Case]:
@@ -141,22 +172,26 @@ def pipelines(folder: Path, max_length: int) -> tuple[Case, Case]:
     )
     cut = {"truncation": True, "max_length": max_length}
 
-    def one(texts: Sequence[str]) -> list[str]:
-        return [pipe(text, **cut)[0]["label"] for text in texts]
+    def one(texts: Sequence[str]) -> list[Answer]:
+        return [(found["label"], found["score"]) for text in texts for found in pipe(text, **cut)]
 
-    def fixed(texts: Sequence[str]) -> list[str]:
-        return [found["label"] for found in pipe(list(texts), batch_size=FIXED, **cut)]
+    def fixed(texts: Sequence[str]) -> list[Answer]:
+        return [(found["label"], found["score"]) for found in pipe(list(texts), batch_size=FIXED, **cut)]
 
     return one, fixed
 
 
-def save_base(folder: Path) -> Path:
-    """BERT-base with random weights and the shipped tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(location.SHIPPED / "sentiment")
+def save_base(folder: Path, texts: Iterable[str], vocabulary: int) -> Path:
+    """BERT-base with random weights, and a tokenizer like its own."""
+    wordpiece = BertWordPieceTokenizer()
+    wordpiece.train_from_iterator(texts, vocab_size=vocabulary, show_progress=False)
+    words = wordpiece.get_vocab()
+    # Few texts have few words; the table of embeddings is as large as it would be.
+    words |= {f"[unused{number}]": number for number in range(len(words), vocabulary)}
+    BertTokenizer(vocab=words, model_max_length=512).save_pretrained(folder)
     torch.manual_seed(1)
-    config = BertConfig(vocab_size=len(tokenizer), id2label={0: "negative", 1: "positive"})
+    config = BertConfig(vocab_size=vocabulary, id2label={0: "negative", 1: "positive"})
     BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     return folder
 
 
