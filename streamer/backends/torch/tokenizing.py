@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import chain, pairwise
 
 import numpy as np
-import tokenizers
 
 from streamer.backends.torch.attention import Tokens
 from streamer.backends.torch.loading import Encoder
 from streamer.backends.torch.long_texts import Fitting, LongTexts
+from streamer.backends.torch.pieces import pieces_of
 from streamer.errors import RecordError
 from streamer.records import Encoding
 
@@ -35,6 +35,8 @@ class TextEncoder:
             long_texts,
             keep_end=encoder.keep_end,
         )
+        pieces = pieces_of(self._tokenizer)
+        self._tokenize = self._whole if pieces is None else pieces.ids
         most = self._fitting.most
         # One token more than counts: then it is known that there are more.
         self._tokenizer.enable_truncation(most + 1, direction="left" if encoder.keep_end else "right")
@@ -84,17 +86,21 @@ class TextEncoder:
 
     def _ids(self, texts: Sequence[str]) -> tuple[Tokens, Tokens]:
         """Ids of all texts without special tokens, one text behind another, and the tokens of each text."""
-        found = self._encode([self._cut(text) for text in texts])
-        for index, text in enumerate(texts):
-            if self._characters and len(text) > self._characters and len(found[index]) <= self._fitting.most:
-                # Few tokens in many characters: white space, say. Then all of the text counts.
-                (found[index],) = self._encode([text])
-        lengths = np.fromiter(map(len, found), dtype=np.int32, count=len(found))
-        ids = chain.from_iterable([encoding.ids for encoding in found])
-        return np.fromiter(ids, dtype=np.int32, count=int(lengths.sum())), lengths
+        ids, lengths = self._tokenize([self._cut(text) for text in texts])
+        if sparse := self._sparse(texts, lengths):
+            rows = np.split(ids, np.cumsum(lengths)[:-1])
+            for index in sparse:
+                rows[index], _ = self._tokenize([texts[index]])
+            return np.concatenate(rows), np.fromiter(map(len, rows), dtype=np.int32, count=len(rows))
+        return ids, lengths
 
-    def _encode(self, texts: list[str]) -> list[tokenizers.Encoding]:
-        return self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    def _sparse(self, texts: Sequence[str], lengths: Tokens) -> list[int]:
+        """Texts with few tokens in many characters, white space, say: all of such a text counts."""
+        limit = self._characters
+        if limit is None:
+            return []
+        few = np.flatnonzero(lengths <= self._fitting.most).tolist()
+        return [index for index in few if len(texts[index]) > limit]
 
     def _cut(self, text: str) -> str:
         limit = self._characters
@@ -102,3 +108,9 @@ class TextEncoder:
             return text
         at = text.rfind(" ", max(0, limit - SPACE_WITHIN), limit)
         return text[: limit if at < 0 else at]
+
+    def _whole(self, texts: Sequence[str]) -> tuple[Tokens, Tokens]:
+        found = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        lengths = np.fromiter(map(len, found), dtype=np.int32, count=len(found))
+        ids = chain.from_iterable([encoding.ids for encoding in found])
+        return np.fromiter(ids, dtype=np.int32, count=int(lengths.sum())), lengths
