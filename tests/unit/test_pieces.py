@@ -119,7 +119,7 @@ def test_usual_texts_are_cut_and_never_asked_for_again(kind: str, monkeypatch: p
         "It's not a good film, but the actors do their best.",
     ]
     first = rows(found, texts)
-    assert len(asked) > 10 and max(map(len, asked)) < 10
+    assert asked and max(map(len, asked)) < 10
     asked.clear()
     assert rows(found, [text for text in texts for _ in range(3)]) == [row for row in first for _ in range(3)]
     assert asked == []

@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from streamer.backends.torch.attention import Tokens
-from streamer.backends.torch.cutting import SPACES, Codes, Cutter, Mask, Places, cutter_of
+from streamer.backends.torch.cutting import Codes, Cutter, Mask, Places, cutter_of
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,14 @@ def pieces_of(tokenizer: Tokenizer) -> Pieces | None:
 
 
 def _vocabulary(tokenizer: Tokenizer) -> list[str]:
-    """Texts with every character that is in the vocabulary: side by side, among letters, among spaces."""
-    single = [piece for piece in tokenizer.get_vocab() if len(piece) == 1 and piece not in SPACES]
-    parts = [single[start : start + 50] for start in range(0, len(single), 50)]
-    return [join.join(part) for part in parts for join in ("", "x", " ")]
+    """Texts with all of the vocabulary, for a check, and so that its words are known from the start.
+
+    Its single characters also stand side by side and among letters.
+    """
+    known = [piece for piece in tokenizer.get_vocab() if not piece.isspace()][: REMEMBERED // 2]
+    single = [piece for piece in known if len(piece) == 1]
+    return [
+        join.join(pieces[start : start + 50])
+        for join, pieces in (("", single), ("x", single), (" ", known))
+        for start in range(0, len(pieces), 50)
+    ]
