@@ -13,6 +13,7 @@ from streamer.cluster import Cluster, describe
 from streamer.codec import Decoder, encode
 from streamer.delays import RetryPolicy, topics_of
 from streamer.engine import Engine
+from streamer.errors import StartupError, TransientError
 from streamer.ledger import Ledger
 from streamer.limits import Limits
 from streamer.metrics import Metrics
@@ -24,6 +25,8 @@ from streamer.worker import ThreadWorker
 if TYPE_CHECKING:
     from streamer.config import Config
     from streamer.sources.group import KafkaGroup
+    from streamer.state.connection import Client
+    from streamer.state.redis import RedisDeduplicator
 
 log = logging.getLogger(__name__)
 
@@ -208,6 +211,24 @@ def kafka_settings(config: Config, own: Mapping[str, Any], *, group: bool = Fals
     return settings | {"group.id": config.kafka.group_id} if group else settings
 
 
+def connect_redis(config: Config) -> Client:
+    """Raises ConfigurationError, and TransientError when it is a cluster that is away."""
+    from streamer.state.connection import connect
+
+    redis = config.redis
+    return connect(
+        redis.urls,
+        username=redis.username,
+        password=redis.password,
+        cluster=redis.cluster,
+        sentinel=redis.sentinel,
+        sentinel_password=redis.sentinel_password,
+        ca=redis.ca,
+        certificate=redis.certificate,
+        key=redis.key,
+    )
+
+
 def _state(
     config: Config, generations: Mapping[str, str], metrics: Metrics
 ) -> tuple[Deduplicator, DeadLetterQueue]:
@@ -216,17 +237,32 @@ def _state(
 
         return NoDeduplication(), MemoryDeadLetters()
     from streamer.state.index import RedisDeadLetters
-    from streamer.state.redis import RedisDeduplicator, connect
 
-    client = connect(config.redis.url)
-    prefix = f"streamer:{config.kafka.group_id}:"
-    deduplicator = RedisDeduplicator(
+    try:
+        client = connect_redis(config)
+    except TransientError as error:
+        raise StartupError(f"{error.detail}; set redis.url, or deduplication.enabled: false") from error
+    claims = redis_claims(config, client, generations, metrics)
+    claims.check()
+    return claims, RedisDeadLetters(client, prefix=f"{state_prefix(config)}dead:")
+
+
+def redis_claims(
+    config: Config, client: Client, generations: Mapping[str, str], metrics: Metrics | None = None
+) -> RedisDeduplicator:
+    """Deduplication over this client. Asks nothing yet."""
+    from streamer.state.redis import RedisDeduplicator
+
+    return RedisDeduplicator(
         client,
-        prefix=prefix,
+        prefix=state_prefix(config),
         ttl=int(config.deduplication.ttl),
         generations=generations,
         on_outage=config.deduplication.on_outage,
         metrics=metrics,
     )
-    deduplicator.check()
-    return deduplicator, RedisDeadLetters(client, prefix=f"{prefix}dead:")
+
+
+def state_prefix(config: Config) -> str:
+    """What the keys of this group in Redis begin with."""
+    return f"streamer:{config.kafka.group_id}:"

@@ -25,6 +25,7 @@ from streamer.delays import topics_of, written
 from streamer.errors import ConfigurationError
 from streamer.properties import as_text, refusals
 from streamer.settings import Config
+from streamer.settings.transport import Redis
 
 __all__ = ["Config", "load"]
 
@@ -244,8 +245,27 @@ def _broken_rules(config: Config) -> Iterator[tuple[str, str]]:
         yield "retry.delays", f"each must be longer than the one before it, got {list(map(written, delays))}"
     for name in {*topics_of(config.topics.retry, delays)} & set(topics.values()):
         yield "topics.retry", f"the topic of a delay is {name}, which topics has for something else"
+    yield from _broken_rules_of_redis(config.redis)
     if config.window.max_in_flight_bytes < config.window.max_bytes:
         yield "window.max_in_flight_bytes", f"is less than window.max_bytes ({config.window.max_bytes})"
+
+
+def _broken_rules_of_redis(redis: Redis) -> Iterator[tuple[str, str]]:
+    hosts, scheme = len(redis.urls), redis.url.partition(":")[0]
+    if redis.cluster and redis.sentinel is not None:
+        yield "redis.cluster", "is for a cluster, and redis.sentinel for a master with replicas: set one"
+    elif hosts > 1 and not redis.cluster and redis.sentinel is None:
+        yield "redis.url", f"names {hosts} hosts: set redis.cluster, or redis.sentinel if they are Sentinels"
+    if scheme == "unix" and (redis.cluster or redis.sentinel is not None):
+        yield "redis.url", "is a socket of this machine: a cluster and Sentinels have host:port"
+    if redis.sentinel_password is not None and redis.sentinel is None:
+        yield "redis.sentinel_password", "is for redis.sentinel, which is not set"
+    if scheme != "rediss":
+        for name in ("ca", "certificate", "key"):
+            if getattr(redis, name) is not None:
+                yield f"redis.{name}", "is for TLS: let redis.url begin with rediss://"
+    if (redis.certificate is None) != (redis.key is None):
+        yield "redis.certificate", "goes together with redis.key: set both or neither"
 
 
 # -- messages ----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from streamer.app import retry_group, retry_topics
 from streamer.cli import clients
 from streamer.cli.options import add_config, load_config
-from streamer.errors import ConfigurationError, StartupError, StreamerError
+from streamer.errors import ConfigurationError, StartupError, StreamerError, TransientError
 from streamer.redaction import without_credentials
 from streamer.settings import Config
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.admin._metadata import TopicMetadata
 
+    from streamer.state.connection import Member
+
 NAME = "check"
 HELP = "check configuration, broker, topics, Redis, model and device"
-MIN_REDIS = (6, 2)
 DEAD_LETTER_HEADERS = 4096  # bytes that a dead letter may add to its record
 
 
@@ -200,49 +201,53 @@ def _check_redis(report: Report, config: Config) -> None:
         return
     import redis
 
-    from streamer.state.redis import connect
+    from streamer.app import connect_redis, redis_claims
+    from streamer.state.connection import members, topology
 
     address = without_credentials(config.redis.url)
+    failed = report.failed
     try:
-        client = connect(config.redis.url)
-        try:
-            info: Mapping[str, Any] = client.info()
-        finally:
-            client.close()
-    except (redis.RedisError, OSError, ValueError) as error:
+        client = connect_redis(config)
+        report.say("ok", "redis", f"{address}: {topology(client)}")
+        for member in members(client):
+            _check_member(report, member, member.client.info(), cluster=config.redis.cluster)
+        if report.failed == failed:
+            redis_claims(config, client, {}).check()
+    except (redis.RedisError, OSError, TransientError) as error:
+        detail = error.detail if isinstance(error, TransientError) else str(error) or type(error).__name__
         report.say(
             "FAIL",
             "redis",
-            f"{address}: {error or type(error).__name__}",
+            f"{address}: {detail}",
             "start it, or set redis.url (STREAMER__REDIS__URL), or deduplication.enabled: false",
         )
-        return
-    version = str(info.get("redis_version", "0"))
-    if tuple(int(part) for part in version.split(".")[:2]) < MIN_REDIS:
-        report.say("FAIL", "redis", f"{address}: version {version}", "Redis 6.2 or newer")
-    elif info.get("role") == "slave":
-        report.say(
-            "FAIL", "redis", f"{address} is a replica, which takes no writes", "redis.url of its master"
-        )
-    elif info.get("cluster_enabled"):
-        report.say("FAIL", "redis", f"{address} is a cluster", "redis.url of a single Redis (with replicas)")
-    else:
-        report.say("ok", "redis", f"{address}: version {version}")
-        _check_eviction(report, info)
+    except (ConfigurationError, StartupError) as error:
+        report.say("FAIL", "redis", error.detail)
 
 
-def _check_eviction(report: Report, info: Mapping[str, Any]) -> None:
-    """INFO tells the policy where CONFIG is forbidden too, as managed Redis does it."""
+def _check_member(report: Report, member: Member, info: Mapping[str, Any], *, cluster: bool) -> None:
+    """A node of it. INFO tells the policy where CONFIG is forbidden too, as managed Redis does it."""
+    from streamer.state.connection import OLDEST
+
+    name, version = member.name, str(info.get("redis_version", "0"))
+    if info.get("server_name") == "valkey":
+        version = f"{version} (Valkey {info.get('valkey_version')})"
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        report.say("FAIL", "redis", f"{name}: version {version}", f"Redis {oldest} or newer, or Valkey")
+    if member.primary and info.get("role") == "slave":
+        report.say("FAIL", "redis", f"{name} is a replica, which takes no writes", "redis.url of its primary")
+    if info.get("cluster_enabled") and not cluster:
+        report.say("FAIL", "redis", f"{name} is a cluster", "redis.cluster: true")
     policy = str(info.get("maxmemory_policy", "unknown"))
-    way_out = "redis-cli CONFIG SET maxmemory-policy noeviction"
+    way_out = f"redis-cli -u redis://{name} CONFIG SET maxmemory-policy noeviction"
+    said = f"{name}: version {version}, maxmemory-policy {policy}"
     if policy == "noeviction":
-        report.say("ok", "redis", "maxmemory-policy noeviction")
+        report.say("ok", "redis", said)
     elif info.get("maxmemory"):
-        report.say("FAIL", "redis", f"maxmemory-policy {policy} drops ids in silence: duplicates", way_out)
+        report.say("FAIL", "redis", f"{said} drops ids in silence: duplicates", way_out)
     else:
-        report.say(
-            "warn", "redis", f"maxmemory-policy {policy} would drop ids once maxmemory is set", way_out
-        )
+        report.say("warn", "redis", f"{said} would drop ids once maxmemory is set", way_out)
 
 
 def _check_model(report: Report, config: Config) -> None:

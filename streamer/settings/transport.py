@@ -68,8 +68,42 @@ class Redis(Section, frozen=True):
 
     url: Annotated[
         str,
-        Meta(pattern=r"^(redis|rediss|unix)://", description="redis://, rediss:// (TLS) or unix:// address"),
+        Meta(
+            pattern=r"^(redis|rediss|unix)://",
+            description="redis://, rediss:// (TLS) or unix:// address; for a cluster or Sentinels several "
+            "host:port, by commas",
+        ),
     ] = "redis://localhost:6379/0"
+    username: Annotated[Name | None, Meta(description="of the ACL; null is the address's, if it has one")] = (
+        None
+    )
+    password: Annotated[Name | None, Meta(description="null is the address's, if it has one")] = None
+    cluster: Annotated[bool, Meta(description="it is a Redis Cluster, and url names some of its nodes")] = (
+        False
+    )
+    sentinel: Annotated[
+        Name | None,
+        Meta(description="the name of the master that Sentinels watch, and url names the Sentinels"),
+    ] = None
+    sentinel_password: Annotated[
+        Name | None, Meta(description="of the Sentinels themselves; null is none")
+    ] = None
+    ca: Annotated[
+        Name | None,
+        Meta(description="for rediss://, a PEM file of the authorities to trust; null is the system's"),
+    ] = None
+    certificate: Annotated[
+        Name | None, Meta(description="for rediss://, a PEM file of a certificate to show; null is none")
+    ] = None
+    key: Annotated[Name | None, Meta(description="a PEM file of its private key")] = None
+
+    @property
+    def urls(self) -> list[str]:
+        """The address of each host in `url`."""
+        scheme, _, rest = self.url.partition("://")
+        end = min((at for at in map(rest.find, "/?") if at >= 0), default=len(rest))
+        user, at, hosts = rest[:end].rpartition("@")
+        return [f"{scheme}://{user}{at}{host}{rest[end:]}" for host in hosts.split(",")]
 
 
 class Deduplication(Section, frozen=True):

@@ -17,11 +17,11 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
-import redis
 
 from streamer.records import Job
+from streamer.state.connection import Client, transient
 from streamer.state.entries import Audit, Entry, entries_of
-from streamer.state.redis import transient
+from streamer.state.slots import hash_tag
 
 T = TypeVar("T")
 
@@ -73,10 +73,10 @@ _decode_audit = msgspec.json.Decoder(Audit).decode
 class RedisDeadLetters:
     """Written after the topic. Every method may raise TransientError."""
 
-    def __init__(self, client: redis.Redis, *, prefix: str, limit: int = LIMIT) -> None:
+    def __init__(self, client: Client, *, prefix: str, limit: int = LIMIT) -> None:
         self._client = client
         self._limit = limit
-        tag = "{" + prefix.rstrip(":") + "}"
+        tag = hash_tag(prefix)
         self._letters, self._time, self._counts, self._replayed, self._origins, self._audit = self._all = [
             f"{tag}:{name}" for name in ("letters", "time", "counts", "replayed", "origins", "audit")
         ]

@@ -16,25 +16,24 @@ written too. That makes the mark as cheap as the commit that it precedes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
+from zlib import crc32
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.commands.core import Script
 
 from streamer.errors import StartupError, TransientError
 from streamer.metrics import Metrics
 from streamer.records import Job, Record, TopicPartition
+from streamer.state.connection import Client, members, refusal, transient
+from streamer.state.slots import SLOTS, Call, call, hash_tag, spread
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
-OPERATION_TIMEOUT = 2.0  # seconds; retrying is the engine's business, which polls Kafka meanwhile
 CHUNK = 4000  # ids a call: Lua unpacks no more than about 8,000 values
-LONGEST_KEY = 40  # characters of an id kept as they are; beyond, 16 bytes of hash
+LONGEST_KEY = 40  # bytes of an id kept as they are; beyond, 16 bytes of hash
 
 # KEYS: claims. ARGV: seconds to live, then for each claim its coordinate. Returns what each key held before:
 # nothing, or a coordinate; a key that comes twice in one call held what the first brought.
@@ -69,17 +68,6 @@ end
 """
 
 
-def connect(url: str) -> redis.Redis:
-    """A client with short time-outs and no retries of its own. Does not connect yet."""
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=OPERATION_TIMEOUT,
-        socket_connect_timeout=OPERATION_TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
-
-
 class RedisDeduplicator:
     """Claims, kept for `ttl` seconds under `prefix`.
 
@@ -89,7 +77,7 @@ class RedisDeduplicator:
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: Client,
         *,
         prefix: str,
         ttl: int,
@@ -99,10 +87,10 @@ class RedisDeduplicator:
     ) -> None:
         self._metrics = metrics or Metrics()
         self._client = client
-        self._prefix = f"{prefix}id:"
-        self._written = f"{prefix}written"
-        self._starts = f"{prefix}starts"
-        self._left = f"{prefix}left"
+        self._in_slots = isinstance(client, redis.RedisCluster)
+        self._tags = spread(prefix)
+        tag = hash_tag(prefix)
+        self._written, self._starts, self._left = (f"{tag}:{name}" for name in ("written", "starts", "left"))
         self._ttl = ttl
         self._generations = generations
         self._on_outage = on_outage
@@ -111,29 +99,53 @@ class RedisDeduplicator:
         self._give_back = client.register_script(GIVE_BACK)
 
     def check(self) -> None:
-        """Raises StartupError when Redis is not there, or would drop claims without a word."""
+        """Raises StartupError when Redis is away, refuses what it will be asked, or would drop claims."""
         try:
-            memory = self._client.info("memory")
+            for member in members(self._client):
+                self._check_eviction(member.name, member.client.info("memory"))
             self._metrics.redis_up = True
-        except redis.RedisError as error:
-            raise StartupError(f"Redis: {error}; set redis.url, or deduplication.enabled: false") from error
+            # What a window asks for, so that a user without the rights is told now, not by a line that waits.
+            key, coordinate = self._key("streamer check"), b"streamer check"
+            self._claim(keys=[key], args=[1, coordinate])
+            self._give_back(keys=[key], args=[coordinate])
+            self._mark(keys=[self._written], args=[self._ttl])
+            self._client.hgetall(self._left)
+        except (redis.RedisError, OSError) as error:
+            raise refusal(error) from error
+
+    def _check_eviction(self, name: str, memory: Mapping[str, Any]) -> None:
         policy = memory.get("maxmemory_policy", "noeviction")
         if int(memory.get("maxmemory", 0)) and policy != "noeviction":
             raise StartupError(
-                f"Redis evicts keys (maxmemory-policy {policy}), and a claim that is dropped lets duplicates "
-                "through: set it to noeviction, or deduplication.enabled: false"
+                f"Redis at {name} evicts keys (maxmemory-policy {policy}), and a claim that is dropped lets "
+                "duplicates through: set it to noeviction, or deduplication.enabled: false"
             )
 
     def claim(self, jobs: Sequence[Job]) -> list[str | None]:
-        try:
-            verdicts = self._claim_all(jobs)
+        verdicts: list[str | None] = [None] * len(jobs)
+        again: list[int] = []
+        away = False
+        for numbers, holders in self._call(self._claim, jobs, self._ttl):
+            if isinstance(holders, TransientError):
+                self._go_without(holders, jobs, numbers)
+                away = True
+                continue
+            for number, holder in zip(numbers, holders, strict=True):
+                if holder is None:
+                    continue
+                if holder == self._coordinate(jobs[number].record):
+                    again.append(number)
+                else:
+                    verdicts[number] = "duplicate"
+        if again:
+            try:
+                self._look_up(jobs, again, verdicts)
+            except TransientError as error:
+                self._go_without(error, jobs, again)
+                away = True
+        if not away:
             self._metrics.redis_up = True
-            return verdicts
-        except TransientError as error:
-            self._wait_or_log("claim", error)
-            for job in jobs:
-                job.unclaimed = True
-            return [None] * len(jobs)
+        return verdicts
 
     def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
         args: list[str | int] = [self._ttl]
@@ -148,11 +160,9 @@ class RedisDeduplicator:
     def give_back(self, jobs: Iterable[Job]) -> None:
         # A record that could not be decoded never had an id, and so no claim.
         claimed = [job for job in jobs if job.id]
-        try:
-            for keys, coordinates in self._chunks(claimed):
-                transient(partial(self._give_back, keys=keys, args=coordinates))
-        except TransientError as error:
-            self._wait_or_log("give_back", error)
+        for _, answer in self._call(self._give_back, claimed):
+            if isinstance(answer, TransientError):
+                self._wait_or_log("give_back", answer)
 
     def leave(self, offsets: Mapping[TopicPartition, int]) -> None:
         if offsets:
@@ -171,29 +181,44 @@ class RedisDeduplicator:
     def end(self, job: Job) -> None:
         transient(lambda: self._client.hdel(self._starts, self._coordinate(job.record)))
 
-    def _claim_all(self, jobs: Sequence[Job]) -> list[str | None]:
-        verdicts: list[str | None] = []
-        again: list[int] = []
-        for keys, coordinates in self._chunks(jobs):
-            held = transient(partial(self._claim, keys=keys, args=[self._ttl, *coordinates]))
-            for holder, coordinate in zip(held, coordinates, strict=True):
-                if holder == coordinate:
-                    again.append(len(verdicts))
-                verdicts.append(None if holder is None or holder == coordinate else "duplicate")
-        if again:
-            written, left = self._offsets()
-            for index in again:
-                job = jobs[index]
-                field = self._field(job.record)
-                if job.record.offset < int(written.get(field, -1)):
-                    verdicts[index] = "redelivered"
-                else:
-                    job.suspect = True
-                    job.lane.survived = max(job.lane.survived, int(left.get(field, -1)))
-            if taken := left.keys() & {self._field(jobs[index].record) for index in again}:
-                # From now on they are in our hands, and it is us that they may kill.
-                transient(lambda: self._client.hdel(self._left, *taken))
-        return verdicts
+    def _call(
+        self, script: Script, jobs: Sequence[Job], *first: int
+    ) -> Iterator[tuple[Sequence[int], list[Any] | TransientError]]:
+        """Call the script with the jobs' keys and coordinates: numbers of jobs, and the answer to them.
+
+        In a cluster there is a call for each slot, and one shard may be away while the others answer.
+        """
+        keys = [self._key(job.id) for job in jobs]
+        groups: Iterable[Sequence[int]] = [range(len(keys))]
+        if self._in_slots:
+            by_tag: dict[bytes, list[int]] = {}
+            for number, key in enumerate(keys):
+                by_tag.setdefault(key.partition(b"}")[0], []).append(number)
+            groups = by_tag.values()
+        chunks = [group[at : at + CHUNK] for group in groups for at in range(0, len(group), CHUNK)]
+        calls: list[Call] = [
+            (
+                [keys[number] for number in chunk],
+                [*first, *(self._coordinate(jobs[number].record) for number in chunk)],
+            )
+            for chunk in chunks
+        ]
+        yield from zip(chunks, call(self._client, script, calls), strict=True)
+
+    def _look_up(self, jobs: Sequence[Job], again: Sequence[int], verdicts: list[str | None]) -> None:
+        """Those that held their claims before: written, left by one that lives, or suspect?"""
+        written, left = self._offsets()
+        for number in again:
+            job = jobs[number]
+            field = self._field(job.record)
+            if job.record.offset < int(written.get(field, -1)):
+                verdicts[number] = "redelivered"
+            else:
+                job.suspect = True
+                job.lane.survived = max(job.lane.survived, int(left.get(field, -1)))
+        if taken := left.keys() & {self._field(jobs[number].record) for number in again}:
+            # From now on they are in our hands, and it is us that they may kill.
+            transient(lambda: self._client.hdel(self._left, *taken))
 
     def _offsets(self) -> list[dict[bytes, bytes]]:
         """What is written, and what was left in good order, by partition."""
@@ -205,15 +230,12 @@ class RedisDeduplicator:
     def _field(self, record: Record) -> bytes:
         return b"%b:%d" % (self._generation(record.topic).encode(), record.partition)
 
-    def _chunks(self, jobs: Sequence[Job]) -> Iterator[tuple[list[str], list[bytes]]]:
-        for start in range(0, len(jobs), CHUNK):
-            chunk = jobs[start : start + CHUNK]
-            yield [self._key(job.id) for job in chunk], [self._coordinate(job.record) for job in chunk]
-
-    def _key(self, id: str) -> str:
-        if len(id) > LONGEST_KEY:
-            id = "#" + blake2b(id.encode(), digest_size=16).hexdigest()
-        return self._prefix + id
+    def _key(self, id: str) -> bytes:
+        raw = id.encode()
+        slot = crc32(raw) % SLOTS
+        if len(raw) > LONGEST_KEY or raw.startswith(b"#"):
+            raw = b"#" + blake2b(raw, digest_size=16).digest()
+        return self._tags[slot] + raw
 
     def _coordinate(self, record: Record) -> bytes:
         return f"{self._generation(record.topic)}:{record.partition}:{record.offset}".encode()
@@ -221,17 +243,14 @@ class RedisDeduplicator:
     def _generation(self, topic: str) -> str:
         return self._generations.get(topic, topic)
 
+    def _go_without(self, error: TransientError, jobs: Sequence[Job], numbers: Iterable[int]) -> None:
+        self._wait_or_log("claim", error)
+        for number in numbers:
+            jobs[number].unclaimed = True
+
     def _wait_or_log(self, operation: str, error: TransientError) -> None:
         self._metrics.redis_up = False
         self._metrics.redis_errors[operation] += 1
         if self._on_outage == "wait":
             raise error
         log.warning("claims are away, going on without them: %s", error)
-
-
-def transient(call: Callable[[], T]) -> T:
-    """Whatever Redis refuses or fails to answer may pass: the caller waits, and nothing is committed."""
-    try:
-        return call()
-    except (redis.RedisError, OSError) as error:
-        raise TransientError(f"Redis: {error or type(error).__name__}") from error

@@ -7,10 +7,10 @@ import redis
 
 from streamer.errors import TransientError
 from streamer.protocols import DeadLetterQueue
+from streamer.state.connection import connect
 from streamer.state.entries import Audit, Entry
 from streamer.state.index import RedisDeadLetters
 from streamer.state.memory import MemoryDeadLetters
-from streamer.state.redis import connect
 from tests.contract.jobs import dead, job, scored
 from tests.servers.process import free_port
 
@@ -22,7 +22,7 @@ LIMIT = 1200
 def index(request: pytest.FixtureRequest) -> Index:
     if request.param == "memory":
         return MemoryDeadLetters(LIMIT)
-    return RedisDeadLetters(connect(request.getfixturevalue("redis_url")), prefix="test:dead:", limit=LIMIT)
+    return RedisDeadLetters(connect([request.getfixturevalue("redis_url")]), prefix="test:dead:", limit=LIMIT)
 
 
 def entry(offset: int, reason: str = "refused", failed_at: int | None = None) -> Entry:
@@ -134,7 +134,7 @@ def test_any_id_and_any_message(index: Index, text: str) -> None:
 
 
 def test_in_redis_all_keys_share_a_slot_and_none_holds_a_value(redis_url: str) -> None:
-    index = RedisDeadLetters(connect(redis_url), prefix="test:dead:")
+    index = RedisDeadLetters(connect([redis_url]), prefix="test:dead:")
     index.add([dead(job(0))])
     index.mark_replayed([next(index.entries()).key])
     index.link({"a": ("b", 1)})
@@ -147,7 +147,7 @@ def test_in_redis_all_keys_share_a_slot_and_none_holds_a_value(redis_url: str) -
 
 
 def test_an_index_that_is_away_says_so() -> None:
-    index = RedisDeadLetters(connect(f"redis://127.0.0.1:{free_port()}/0"), prefix="test:dead:")
+    index = RedisDeadLetters(connect([f"redis://127.0.0.1:{free_port()}/0"]), prefix="test:dead:")
     for call in (
         lambda: index.add([dead(job(0))]),
         lambda: len(index),

@@ -12,8 +12,9 @@ from streamer.errors import StartupError, TransientError
 from streamer.metrics import Metrics
 from streamer.protocols import Deduplicator
 from streamer.records import TopicPartition
+from streamer.state.connection import connect
 from streamer.state.memory import MemoryDeduplicator, NoDeduplication
-from streamer.state.redis import RedisDeduplicator, connect
+from streamer.state.redis import RedisDeduplicator
 from tests.contract.jobs import dead, job
 from tests.servers import RedisServer
 from tests.servers.process import free_port
@@ -24,7 +25,7 @@ GO_ON = None
 
 def over_redis(url: str, **options: str | Metrics) -> RedisDeduplicator:
     return RedisDeduplicator(
-        connect(url),
+        connect([url]),
         prefix="test:claim:",
         ttl=60,
         generations={"texts.in": "generation-1"},

@@ -47,4 +47,4 @@ def test_starts_are_counted_by_coordinate_until_it_comes_back(claims: Deduplicat
 def test_counts_do_not_stay_for_ever(claims: Deduplicator, redis_url: str) -> None:
     claims.begin(job(4))
     with redis.Redis.from_url(redis_url) as client:
-        assert 0 < int(client.ttl("test:claim:starts")) <= 60
+        assert 0 < int(client.ttl("{test:claim}:starts")) <= 60

@@ -220,7 +220,7 @@ class World:
         """What Redis holds as written: the offset after it, by partition."""
         try:
             with redis.Redis.from_url(self.redis_url, socket_timeout=1) as client:
-                written: Any = client.hgetall(f"streamer:{self.group}:written")
+                written: Any = client.hgetall(f"{{streamer:{self.group}}}:written")
         except redis.RedisError:
             return {}
         return {int(field.rpartition(b":")[2]): int(offset) for field, offset in written.items()}

@@ -17,9 +17,9 @@ from confluent_kafka import Message, Producer
 
 from streamer import cli
 from streamer.records import DeadLetter, Envelope, Record
+from streamer.state.connection import connect
 from streamer.state.entries import Entry
 from streamer.state.index import RedisDeadLetters
-from streamer.state.redis import connect
 from tests.integration.line import ROOT, Line
 
 FAILED_AT = 1_750_000_000_000
@@ -33,9 +33,8 @@ class Desk:
         self.config = folder / "dlq.yaml"
         self._capfd = capfd
         self._producer = Producer({"bootstrap.servers": line.config["kafka"]["bootstrap_servers"]})
-        self.index = RedisDeadLetters(
-            connect(line.config["redis"]["url"]), prefix=f"streamer:{line.config['kafka']['group_id']}:dead:"
-        )
+        prefix = f"streamer:{line.config['kafka']['group_id']}:dead:"
+        self.index = RedisDeadLetters(connect([line.config["redis"]["url"]]), prefix=prefix)
 
     def __call__(self, action: str, *options: str) -> tuple[int, str, str]:
         self.config.write_bytes(msgspec.yaml.encode(self.line.config))

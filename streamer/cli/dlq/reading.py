@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from streamer.app import connect_redis, state_prefix
 from streamer.cli import clients
 from streamer.codec import Decoder
 from streamer.deadletters.catalogue import Catalogue
@@ -72,10 +73,9 @@ def open_index(config: Config) -> RedisDeadLetters | None:
         say("there is no index without Redis (deduplication.enabled is false)")
         return None
     from streamer.state.index import RedisDeadLetters
-    from streamer.state.redis import connect
 
-    index = RedisDeadLetters(connect(config.redis.url), prefix=index_prefix(config))
     try:
+        index = RedisDeadLetters(connect_redis(config), prefix=index_prefix(config))
         len(index)
     except TransientError as error:
         say(f"no index at {without_credentials(config.redis.url)} ({error.detail})")
@@ -84,7 +84,7 @@ def open_index(config: Config) -> RedisDeadLetters | None:
 
 
 def index_prefix(config: Config) -> str:
-    return f"streamer:{config.kafka.group_id}:dead:"
+    return f"{state_prefix(config)}dead:"
 
 
 def say(line: str) -> None:

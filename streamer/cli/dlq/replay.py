@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from streamer import logs
-from streamer.app import describe_cluster
+from streamer.app import connect_redis, describe_cluster, redis_claims
 from streamer.cli import clients
 from streamer.cli.dlq.options import name_of_run, selection, who
-from streamer.cli.dlq.reading import Topic, index_prefix, open_index, open_topic, progress, say
+from streamer.cli.dlq.reading import Topic, open_index, open_topic, progress, say
 from streamer.cli.options import load_config
 from streamer.deadletters.catalogue import Catalogue
 from streamer.deadletters.letters import Note, headers_of, identify, original
@@ -173,14 +173,7 @@ class _Books:
         if self._index is None:
             say(f"replaying from the topic {config.topics.dead_letters} alone; claims are not looked at")
             return
-        from streamer.state.redis import RedisDeduplicator, connect
-
-        self._deduplicator = RedisDeduplicator(
-            connect(config.redis.url),
-            prefix=index_prefix(config).removesuffix("dead:"),
-            ttl=int(config.deduplication.ttl),
-            generations=generations,
-        )
+        self._deduplicator = redis_claims(config, connect_redis(config), generations)
         # A replay that was killed may have committed more than it could tell the index.
         self._tell(lambda index: index.link(catalogue.origins))
         self._tell(lambda index: index.mark_replayed(one.key for one in catalogue.entries() if one.replayed))
