@@ -199,21 +199,20 @@ def _check_redis(report: Report, config: Config) -> None:
     if not config.deduplication.enabled:
         report.say("ok", "redis", "not needed: deduplication.enabled is false")
         return
-    import redis
-
     from streamer.app import connect_redis, redis_claims
-    from streamer.state.connection import members, topology
+    from streamer.state.connection import FAILURES, members, topology
 
     address = without_credentials(config.redis.url)
     failed = report.failed
     try:
         client = connect_redis(config)
+        found = [(member, member.client.info()) for member in members(client)]
         report.say("ok", "redis", f"{address}: {topology(client)}")
-        for member in members(client):
-            _check_member(report, member, member.client.info(), cluster=config.redis.cluster)
+        for member, info in found:
+            _check_member(report, member, info, cluster=config.redis.cluster)
         if report.failed == failed:
             redis_claims(config, client, {}).check()
-    except (redis.RedisError, OSError, TransientError) as error:
+    except (*FAILURES, TransientError) as error:
         detail = error.detail if isinstance(error, TransientError) else str(error) or type(error).__name__
         report.say(
             "FAIL",

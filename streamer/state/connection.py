@@ -20,6 +20,8 @@ Client = redis.Redis | RedisCluster
 
 OPERATION_TIMEOUT = 2.0  # seconds; retrying is the engine's business, which polls Kafka meanwhile
 OLDEST = (6, 2)
+# What a client raises; the second is no RedisError.
+FAILURES = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 
 
 class Member(NamedTuple):
@@ -93,7 +95,7 @@ def connect(
 
 
 def members(client: Client) -> Iterator[Member]:
-    """The nodes that hold data now, the primaries first. May raise redis.RedisError."""
+    """The nodes that hold data now, the primaries first. May raise FAILURES."""
     if isinstance(client, RedisCluster):
         for primary, nodes in ((True, client.get_primaries()), (False, client.get_replicas())):
             for node in nodes:
@@ -112,7 +114,7 @@ def members(client: Client) -> Iterator[Member]:
 
 
 def topology(client: Client) -> str:
-    """What it is a client of, in words. May raise redis.RedisError."""
+    """What it is a client of, in words. May raise FAILURES."""
     found = list(members(client))
     replicas = sum(not member.primary for member in found)
     if isinstance(client, RedisCluster):
@@ -128,7 +130,7 @@ def transient(call: Callable[[], T]) -> T:
     """Whatever Redis refuses or fails to answer may pass: the caller waits, and nothing is committed."""
     try:
         return call()
-    except (redis.RedisError, OSError) as error:
+    except FAILURES as error:
         raise away(error) from error
 
 

@@ -27,7 +27,7 @@ from redis.commands.core import Script
 from streamer.errors import StartupError, TransientError
 from streamer.metrics import Metrics
 from streamer.records import Job, Record, TopicPartition
-from streamer.state.connection import Client, members, refusal, transient
+from streamer.state.connection import FAILURES, Client, members, refusal, transient
 from streamer.state.slots import SLOTS, Call, call, hash_tag, spread
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class RedisDeduplicator:
             self._give_back(keys=[key], args=[coordinate])
             self._mark(keys=[self._written], args=[self._ttl])
             self._client.hgetall(self._left)
-        except (redis.RedisError, OSError) as error:
+        except FAILURES as error:
             raise refusal(error) from error
 
     def _check_eviction(self, name: str, memory: Mapping[str, Any]) -> None:

@@ -18,9 +18,9 @@ import redis
 from redis.cluster import ClusterNode, RedisCluster
 from redis.commands.core import Script
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
-from streamer.state.connection import Client, away
+from streamer.state.connection import FAILURES, Client, away
 
 SLOTS = 64
 
@@ -52,7 +52,7 @@ def call(client: Client, script: Script, calls: Sequence[Call]) -> list[Any]:
     for keys, args in calls:
         try:
             answers.append(script(keys=keys, args=args))
-        except (RedisError, OSError) as error:
+        except FAILURES as error:
             return answers + [away(error)] * (len(calls) - len(answers))
     return answers
 
@@ -67,7 +67,7 @@ def _call_cluster(client: RedisCluster, script: Script, calls: Sequence[Call]) -
     _ask(client, script, calls, range(len(calls)), answers)
     if unknown := [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]:
         for node in {client.get_node_from_key(calls[number][0][0]) for number in unknown}:
-            with suppress(RedisError, OSError):  # its calls are about to fail for the same reason
+            with suppress(*FAILURES):  # its calls are about to fail for the same reason
                 client.get_redis_connection(node).script_load(script.script)
         _ask(client, script, calls, unknown, answers)
     failed = [answer for answer in answers if isinstance(answer, Exception)]
@@ -84,7 +84,7 @@ def _ask(
     for number in numbers:
         try:
             by_node.setdefault(client.get_node_from_key(calls[number][0][0]), []).append(number)
-        except RedisError as error:  # nobody has the slot
+        except FAILURES as error:  # nobody has the slot
             answers[number] = error
     asked: list[tuple[redis.ConnectionPool, redis.Connection, list[int]]] = []
     for node, its in by_node.items():
@@ -96,7 +96,7 @@ def _ask(
                 ("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in (calls[n] for n in its)
             ]
             connection.send_packed_command(connection.pack_commands(evaluate))
-        except (RedisError, OSError) as error:
+        except FAILURES as error:
             for number in its:
                 answers[number] = error
             if connection is not None:
@@ -118,12 +118,12 @@ def _read(connection: redis.Connection, count: int) -> list[Any]:
             answers.append(connection.read_response())
         except ResponseError as error:
             answers.append(error)
-        except (RedisError, OSError) as error:
+        except FAILURES as error:
             return answers + [error] * left
     return answers
 
 
 def _look_again(client: RedisCluster) -> None:
     """Slots may have moved, or a replica may have taken over: the next call is to find it."""
-    with suppress(RedisError):  # all of it is away then, and the answers say so
+    with suppress(*FAILURES):  # all of it is away then, and the answers say so
         client.nodes_manager.initialize()

@@ -1,6 +1,8 @@
-"""The index of dead letters, over memory and over a real Redis."""
+"""The index of dead letters, over memory and over every kind of real Redis."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -11,18 +13,21 @@ from streamer.state.connection import connect
 from streamer.state.entries import Audit, Entry
 from streamer.state.index import RedisDeadLetters
 from streamer.state.memory import MemoryDeadLetters
+from tests.contract.conftest import REDISES
 from tests.contract.jobs import dead, job, scored
 from tests.servers.process import free_port
+from tests.servers.redis_topologies import Topology
 
 Index = MemoryDeadLetters | RedisDeadLetters
 LIMIT = 1200
 
 
-@pytest.fixture(params=["memory", "redis"])
-def index(request: pytest.FixtureRequest) -> Index:
+@pytest.fixture(params=["memory", *REDISES])
+def index(request: pytest.FixtureRequest, start_redis_kind: Callable[[str], Topology]) -> Index:
     if request.param == "memory":
         return MemoryDeadLetters(LIMIT)
-    return RedisDeadLetters(connect([request.getfixturevalue("redis_url")]), prefix="test:dead:", limit=LIMIT)
+    topology = start_redis_kind(request.param)
+    return RedisDeadLetters(connect(topology.urls, **topology.options), prefix="test:dead:", limit=LIMIT)
 
 
 def entry(offset: int, reason: str = "refused", failed_at: int | None = None) -> Entry:

@@ -1,4 +1,4 @@
-"""What the engine relies on in claims, over memory and over a real Redis."""
+"""What the engine relies on in claims, over memory and over every kind of real Redis."""
 
 from __future__ import annotations
 
@@ -12,20 +12,30 @@ from streamer.errors import StartupError, TransientError
 from streamer.metrics import Metrics
 from streamer.protocols import Deduplicator
 from streamer.records import TopicPartition
-from streamer.state.connection import connect
+from streamer.state.connection import Client, connect
 from streamer.state.memory import MemoryDeduplicator, NoDeduplication
 from streamer.state.redis import RedisDeduplicator
+from tests.contract.conftest import REDISES
 from tests.contract.jobs import dead, job
 from tests.servers import RedisServer
 from tests.servers.process import free_port
+from tests.servers.redis_topologies import Topology
 
 FIRST, SECOND = TopicPartition("texts.in", 0), TopicPartition("texts.in", 1)
 GO_ON = None
 
 
 def over_redis(url: str, **options: str | Metrics) -> RedisDeduplicator:
+    return deduplicator(connect([url]), **options)
+
+
+def over(topology: Topology, **options: str | Metrics) -> RedisDeduplicator:
+    return deduplicator(connect(topology.urls, **topology.options), **options)
+
+
+def deduplicator(client: Client, **options: str | Metrics) -> RedisDeduplicator:
     return RedisDeduplicator(
-        connect([url]),
+        client,
         prefix="test:claim:",
         ttl=60,
         generations={"texts.in": "generation-1"},
@@ -33,11 +43,11 @@ def over_redis(url: str, **options: str | Metrics) -> RedisDeduplicator:
     )
 
 
-@pytest.fixture(params=["memory", "redis"])
-def claims(request: pytest.FixtureRequest) -> Deduplicator:
+@pytest.fixture(params=["memory", *REDISES])
+def claims(request: pytest.FixtureRequest, start_redis_kind: Callable[[str], Topology]) -> Deduplicator:
     if request.param == "memory":
         return MemoryDeduplicator()
-    return over_redis(request.getfixturevalue("redis_url"))
+    return over(start_redis_kind(request.param))
 
 
 # -- the four rows of the table ---------------------------------------------------------------------------
@@ -90,7 +100,17 @@ def test_10_000_ids_in_one_call(claims: Deduplicator) -> None:
 
 
 @pytest.mark.parametrize(
-    "id", ["x" * 10_000, "\u5f88\u597d" * 500, "a b\n\0\u00e9:*{}?", "#", "id:\U0001f600", "written"]
+    "id",
+    [
+        "x" * 10_000,
+        "\u5f88\u597d" * 500,
+        "a b\n\0\u00e9:*{}?",
+        "#",
+        "id:\U0001f600",
+        "written",
+        "}{",
+        "#" * 17,
+    ],
 )
 def test_any_id_is_an_id(claims: Deduplicator, id: str) -> None:
     assert claims.claim([job(0, id=id), job(1, id=id + "!"), job(2, id=id)]) == [GO_ON, GO_ON, "duplicate"]

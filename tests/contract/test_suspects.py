@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import redis
 
 from streamer.protocols import Deduplicator
 from streamer.records import TopicPartition
 from tests.contract.jobs import job
-from tests.contract.test_deduplicator import claims
+from tests.contract.test_deduplicator import claims, over_redis
 
 __all__ = ["claims"]  # a fixture
 
@@ -43,8 +42,7 @@ def test_starts_are_counted_by_coordinate_until_it_comes_back(claims: Deduplicat
     claims.end(job(99))
 
 
-@pytest.mark.parametrize("claims", ["redis"], indirect=True)
-def test_counts_do_not_stay_for_ever(claims: Deduplicator, redis_url: str) -> None:
-    claims.begin(job(4))
+def test_counts_do_not_stay_for_ever(redis_url: str) -> None:
+    over_redis(redis_url).begin(job(4))
     with redis.Redis.from_url(redis_url) as client:
         assert 0 < int(client.ttl("{test:claim}:starts")) <= 60

