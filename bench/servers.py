@@ -19,6 +19,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--redis", help="URL of a running Redis (default: one is started)")
 
 
+def nobody() -> Namespace:
+    """The arguments of whoever has no servers: both are started."""
+    return Namespace(bootstrap_servers=None, redis=None)
+
+
 @contextlib.contextmanager
 def running(args: Namespace) -> Iterator[Servers]:
     """The servers for the length of a benchmark; stops what it started."""

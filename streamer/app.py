@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamer import __version__
@@ -54,7 +55,7 @@ def build(config: Config, metrics: Metrics | None = None) -> Engine:
     _introduce(config, backend.describe(), metrics)
     source = KafkaSource(topics.input, kafka_settings(config, config.kafka.consumer, group=True), metrics)
     sink = _sink(config, source.group, cluster, metrics)
-    window, batching, limits = config.window, config.batching, config.limits
+    window, limits = config.window, config.limits
     engine = Engine(
         source=source,
         sink=sink,
@@ -69,13 +70,7 @@ def build(config: Config, metrics: Metrics | None = None) -> Engine:
             max_age=window.max_age_ms / 1000,
             linger=window.linger_ms / 1000,
         ),
-        budget=TokenBudget(
-            max_texts=batching.max_texts,
-            max_tokens=batching.max_tokens,
-            max_latency=batching.max_latency_ms / 1000,
-            adaptive=batching.sizing == "auto",
-            cost=backend.cost,
-        ),
+        budget=new_budget(config, backend),
         ledger=Ledger(window.max_in_flight_bytes),
         limits=Limits(
             drain=limits.drain_s,
@@ -122,6 +117,25 @@ def _introduce(config: Config, model: Mapping[str, Any], metrics: Metrics) -> No
         "delivery": config.delivery,
         "backend": config.model.backend,
     }
+
+
+def new_budget(config: Config, backend: Backend) -> TokenBudget:
+    """As configured, and not knowing the device yet."""
+    batching = config.batching
+    return TokenBudget(
+        max_texts=batching.max_texts,
+        max_tokens=batching.max_tokens,
+        max_latency=batching.max_latency_ms / 1000,
+        adaptive=batching.sizing == "auto",
+        cost=backend.cost,
+    )
+
+
+def model_folder(config: Config) -> Path:
+    """Where the model's files are. Raises StartupError when there is no such model."""
+    from streamer.backends.torch.location import locate
+
+    return locate(config.model.name, config.model.revision).folder
 
 
 def load_backend(config: Config) -> Model:
