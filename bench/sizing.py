@@ -26,6 +26,7 @@ from streamer.sizing import TokenBudget
 
 BATCHING = Batching()
 LIMIT = 50_000  # texts read
+VOCABULARY = 21_128  # of the tokenizer that `base` gets: as many as Chinese BERTs have
 SIZES = [512 << step for step in range(6)]
 
 
@@ -50,7 +51,7 @@ def main() -> None:
         if name == "base":
             from bench.inference import save_base
 
-            name = str(save_base(Path(scratch)))
+            name = str(save_base(Path(scratch), texts[:5_000], VOCABULARY))
         backend = load_backend(Config(model=Model(name=name, device="cpu")))
 
     def budget(tokens: int, *, adaptive: bool) -> TokenBudget:
