@@ -62,7 +62,7 @@ def expected(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
 
 SNIPPETS = [
     *" \t\n\r\u3000\u00a0\u2028\u0085'’‘`´nNtsdm.…,，。!！～~-—_#中国很好书們〇々㐀豈𠀀09½①aAzéÅßİﬁＡ＇ſſ가ｶﾞ",
-    *"\u0301\u0308\u0338\u0e33\x00\u00ad\u200b\u200d\ufe0f\ufffd😀👍🏽",
+    *"\u0301\u0308\u0338\u0e33\x00\u00ad\u200b\u200d\ufe0f\ufffd😀👍🏽👎💯💯",
     *(
         "[SEP]",
         "[UNK]",

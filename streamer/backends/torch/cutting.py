@@ -115,7 +115,7 @@ class _Runs:
     def __init__(self, vocabulary: Iterable[str]) -> None:
         self._kind = np.full(0x110000, STRANGE, dtype=np.uint8)
         # Neighbours that are alike in this, and not 0, are of one run.
-        self._run = np.zeros(0x110000, dtype=np.uint16)
+        self._run = np.zeros(0x110000, dtype=np.uint32)
         self._set(SPACE, map(ord, SPACES))
         self._set(DIGIT, range(ord("0"), ord("9") + 1))
         letters = [code for code in range(128) if chr(code).isalpha()]
@@ -137,13 +137,13 @@ class _Runs:
             for a, b in pairwise(piece)
             if self._kind[ord(a)] == self._kind[ord(b)] == HAN
         }
-        known = sorted({code for pair in pairs for code in pair})
+        firsts, seconds = np.array(sorted(pairs), dtype=np.uint32).reshape(-1, 2).T
+        known = np.union1d(firsts, seconds)
         self._number = np.zeros(0x110000, dtype=np.uint32)
         self._number[known] = np.arange(1, len(known) + 1)
         self._numbers = len(known) + 1
-        firsts, seconds = (self._number[list(codes)] for codes in zip(*pairs, strict=True))
         together = np.zeros(self._numbers**2, dtype=np.bool_)
-        together[firsts * self._numbers + seconds] = True
+        together[self._number[firsts] * self._numbers + self._number[seconds]] = True
         self._together = np.packbits(together, bitorder="little")
 
     def __call__(self, codes: Codes, borders: Places) -> Cuts:
@@ -162,7 +162,7 @@ class _Runs:
 
     def _add_sign(self, sign: str, plain: str) -> None:
         stable = unicodedata.normalize("NFKD", plain) == plain
-        if stable and plain != "'" and self._kind[ord(sign)] == STRANGE and ord(plain) < 0x10000:
+        if stable and plain != "'" and self._kind[ord(sign)] == STRANGE:
             self._set(SIGN, [ord(sign)], run=ord(plain))
 
     def _join_han(self, codes: Codes, kinds: NDArray[np.uint8], begins: Mask) -> None:
@@ -192,7 +192,7 @@ class _Runs:
             return
         cuts.begins[spaces] = cuts.begins[spaces + 1] = False
         cuts.empty[spaces] = False
-        (others,) = np.nonzero(kinds != LETTER)
+        others = np.flatnonzero(kinds != LETTER)
         after = others[np.searchsorted(others, spaces + 1)]
         word_goes_on = np.isin(kinds[after], (HAN, DIGIT)) | (codes[after] == ord("_"))
         several = (spaces == 0) | (kinds[spaces - 1] == SPACE)
