@@ -33,7 +33,12 @@ log = logging.getLogger(__name__)
 
 
 class Model(Backend, Protocol):
-    """A backend that can say what it is, for the log and the metrics."""
+    """A backend that can say what it is, for the log and the metrics.
+
+    `threads` is how many batches it wants to have at a time, each in a thread of its own.
+    """
+
+    threads: int
 
     def describe(self) -> dict[str, Any]: ...
 
@@ -60,7 +65,7 @@ def build(config: Config, metrics: Metrics | None = None) -> Engine:
         source=source,
         sink=sink,
         backend=backend,
-        worker=ThreadWorker(backend),
+        worker=ThreadWorker(backend, threads=backend.threads),
         decoder=Decoder(config.input.format, config.input.id_from, config.input.max_bytes),
         deduplicator=deduplicator,
         dead_letters=dead_letters,

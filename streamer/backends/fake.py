@@ -22,6 +22,7 @@ class FakeBackend:
 
     name = "fake"
     revision = "1"
+    threads = 1
 
     def __init__(self, base_ms: float = 0.0, per_text_us: float = 0.0, per_token_us: float = 0.0) -> None:
         """Milliseconds a batch, microseconds a text and a token. Raises ConfigurationError below 0."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from streamer.backends.torch import TorchBackend
+from streamer.backends.torch.quantization import FP8_CAPABILITY
 from streamer.errors import OutOfMemory, StartupError
 from tests.tiny_models import TEXTS, classify, jobs_of, save_bert, save_family, save_roberta
 
@@ -75,6 +77,56 @@ def test_fp32_is_padded_and_says_why(folder: Path) -> None:
     described = TorchBackend.load(str(folder), device="cuda", precision="fp32").describe()
     assert described["attention"] == "padded"
     assert "multiplies bf16 and fp16, not fp32" in described["attention_reason"]
+
+
+def test_the_layers_run_by_our_own_code_and_nothing_waits_before_the_logits(tmp_path: Path) -> None:
+    backend = TorchBackend.load(
+        str(save_family(tmp_path, "Bert", hidden_size=128, initializer_range=0.1)), precision="bf16"
+    )
+    backend.warm_up()
+    rows = [job.encoded for job in jobs_of(backend, TEXTS)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.inference_mode():
+            logits = backend._forward(rows)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert logits.shape == (len(TEXTS), 3)
+    assert backend.describe()["attention"] == "packed"
+
+
+def test_threads_share_the_device_and_mix_nothing_up(tmp_path: Path) -> None:
+    """Each has a stream; batches of other sizes are under way in the others."""
+    backend = TorchBackend.load(
+        str(save_family(tmp_path, "Bert", hidden_size=128, initializer_range=0.1)), precision="bf16"
+    )
+    assert backend.threads == 2
+    batches = [jobs_of(backend, TEXTS[: 1 + number % len(TEXTS)]) for number in range(200)]
+    expected = [backend.infer(jobs) for jobs in batches]
+    with ThreadPoolExecutor(backend.threads) as threads:
+        assert list(threads.map(backend.infer, batches)) == expected
+
+
+def test_amp_runs_without_padding(tmp_path: Path) -> None:
+    save_family(tmp_path, "Bert", hidden_size=128, initializer_range=0.1)
+    backend = TorchBackend.load(str(tmp_path), device="cuda", precision="amp")
+    assert backend.describe()["attention"] == "packed"
+    expected = classify(TorchBackend.load(str(tmp_path), device="cpu", precision="fp32"), TEXTS)
+    for value, reference in zip(classify(backend, TEXTS), expected, strict=True):
+        assert value.scores == pytest.approx(reference.scores, abs=0.1)
+
+
+@pytest.mark.parametrize("family", ["Bert", "ModernBert"], ids=["functional", "generic"])
+def test_fp8_says_nearly_the_same(tmp_path: Path, family: str) -> None:
+    pytest.importorskip("torchao", reason="the extra fp8 is not installed")
+    if torch.cuda.get_device_capability() < FP8_CAPABILITY:
+        pytest.skip("this device multiplies no fp8")
+    save_family(tmp_path, family, hidden_size=128, initializer_range=0.1)
+    backend = TorchBackend.load(str(tmp_path), precision="bf16", quantize="fp8", max_drift=0.2)
+    assert backend.describe()["quantize"] == "fp8"
+    expected = classify(TorchBackend.load(str(tmp_path), device="cpu", precision="fp32"), TEXTS)
+    for value, reference in zip(classify(backend, TEXTS), expected, strict=True):
+        assert value.scores == pytest.approx(reference.scores, abs=0.1)
 
 
 def test_warm_up_runs_on_the_device(folder: Path) -> None:

@@ -61,6 +61,8 @@ class TorchBackend:
         self._model = model
         self._forward = forward
         self._texts = texts
+        self._lanes = devices.Lanes(self.device)
+        self.threads = self._lanes.threads
         self._task = task
         self._facts = facts
 
@@ -173,8 +175,7 @@ class TorchBackend:
         """[texts, labels] of a batch, or what its failure means."""
         try:
             with torch.inference_mode():
-                # The one wait of a batch.
-                return np.asarray(self._forward(rows).float().cpu().numpy())
+                return np.asarray(self._lanes.run(self._forward, rows).numpy())
         except (RuntimeError, MemoryError) as error:
             batch = f"{len(rows)} texts, the longest of {max(map(len, rows))} tokens"
             meaning = devices.translate(error, batch)

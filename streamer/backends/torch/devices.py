@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from streamer.errors import ConfigurationError, DeviceError, OutOfMemory, StartupError, StreamerError
+
+Rows = Sequence[Any]
 
 
 def choose_device(name: str) -> torch.device:
@@ -51,6 +57,42 @@ def translate(error: Exception, batch: str) -> StreamerError | None:
         # The first line names the error, the rest is advice on debugging. No later call can succeed.
         return DeviceError(f"{message.partition(chr(10))[0]}, at {batch}")
     return None
+
+
+class Lanes:
+    """Where batches run: on CUDA each thread has a stream of its own, on the CPU there is nothing to have.
+
+    While the device computes one thread's batch, another thread packs the next one and copies it over.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """What the current stream still does, the copy of a model say, is waited for."""
+        self._device = device
+        self._own = threading.local()
+        # On the CPU a second thread would only take cores from the first one's operators.
+        self.threads = 1
+        if device.type == "cuda":
+            self.threads = 2
+            torch.cuda.synchronize(device)
+
+    def run(self, forward: Callable[[Rows], Tensor], rows: Rows) -> Tensor:
+        """The logits of a batch in float32, on the host. The one wait is for their arrival."""
+        if self._device.type != "cuda":
+            return forward(rows).float()
+        with torch.cuda.stream(self._stream()):
+            found = forward(rows).float()
+            logits = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+            logits.copy_(found, non_blocking=True)
+            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call] # sleeps, does not spin
+            arrived.record()
+            arrived.synchronize()
+        return logits
+
+    def _stream(self) -> torch.cuda.Stream:
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream: torch.cuda.Stream = self._own.stream
+        return stream
 
 
 def release_memory(device: torch.device) -> None:
