@@ -6,4 +6,5 @@ pipeline.py   the Hugging Face pipeline, one by one and in fixed batches
 line.py       from Kafka to Kafka: the worker as users run it, throughput and latency
 arithmetic.py operations a token, and what the device does in a plain multiplication
 report.py     all of it as one value, for JSON and for the table; plot.py draws it
+capacity.py   `streamer plan`: from measured figures to workers and partitions
 """

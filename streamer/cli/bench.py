@@ -144,7 +144,7 @@ def _measure(args: argparse.Namespace, config: Config, texts: list[str], console
     return Report(
         date=date.today().isoformat(),
         machine=_machine(),
-        command=shlex.join(["streamer", *sys.argv[1:]]),
+        command=_command(args),
         streamer=__version__,
         model=model,
         texts=len(texts),
@@ -202,6 +202,18 @@ def _texts(args: argparse.Namespace) -> list[str]:
     random.Random(1).shuffle(found)
     count: int = args.count
     return (found * (count // len(found) + 1))[:count]
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What was asked for, without the folders of this machine."""
+    words = ["streamer", "bench", Path(args.file).name, "--count", args.count, "--repeats", args.repeats]
+    if args.config is not None:
+        words += ["--config", args.config.name]
+    words += ["--no-pipeline"] if args.no_pipeline else []
+    if args.end_to_end or args.embedded:
+        words += ["--end-to-end" if args.end_to_end else "--embedded", "--seconds", f"{args.seconds:g}"]
+        words += ["--rate", *(f"{wanted:g}" for wanted in args.rate)]
+    return shlex.join(map(str, words))
 
 
 def _machine() -> str:
