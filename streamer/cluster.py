@@ -11,6 +11,7 @@ from streamer.errors import StartupError
 log = logging.getLogger(__name__)
 
 TIMEOUT = 10.0  # seconds for each answer
+ATTEMPTS = 4  # in them: a broker that refuses is told before they are over
 LIBRDKAFKA_BATCH = 1_000_000  # bytes: what `batch.size` is when nobody sets it
 
 
@@ -24,24 +25,40 @@ class Cluster(NamedTuple):
 
 def describe(settings: Mapping[str, Any], input: str, outputs: list[str]) -> Cluster:
     """Ask the broker that `settings` name. Raises StartupError when it is away or a topic is missing."""
-    from confluent_kafka import KafkaException, TopicCollection
+    from confluent_kafka import KafkaError, KafkaException, TopicCollection
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.admin._config import ConfigResource
     from confluent_kafka.admin._resource import ResourceType
 
-    client: dict[str, Any] = {**settings, "error_cb": _ignore_until_timeout, "logger": log}
+    reasons: list[KafkaError] = []
+
+    def keep(error: KafkaError) -> None:
+        """A client goes on after these; when its time is up, the last one is why."""
+        log.debug("admin: %s", error)
+        reasons.append(error)
+
+    client: dict[str, Any] = {**settings, "error_cb": keep, "logger": log}
     admin = AdminClient(client)
-    try:
-        metadata = admin.list_topics(timeout=TIMEOUT)
-    except KafkaException as error:
-        raise StartupError(
-            f"no Kafka broker answers at {settings['bootstrap.servers']} ({error.args[0].name()}): "
-            "check kafka.bootstrap_servers and kafka.properties"
-        ) from error
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            metadata = admin.list_topics(timeout=TIMEOUT / ATTEMPTS)
+            break
+        except KafkaException as error:
+            admin.poll(0)  # for `keep`, which is told what the exception does not say: refused, TLS, SASL
+            why = reasons[-1].str() if reasons else error.args[0].name()
+            final = {KafkaError._AUTHENTICATION, KafkaError._SSL} & {reason.code() for reason in reasons}
+            if attempt == ATTEMPTS or final:
+                raise StartupError(
+                    f"no Kafka broker answers at {settings['bootstrap.servers']} ({why}): "
+                    "check kafka.bootstrap_servers and kafka.properties"
+                ) from error
     known, needed = metadata.topics, [input, *outputs]
     missing = [name for name in needed if name not in known or not known[name].partitions]
     if missing:
-        raise StartupError(f"no topic {', '.join(missing)}: create it with `streamer topics create`")
+        raise StartupError(
+            f"no topic {', '.join(missing)}: create it with `streamer topics create`; if it is there, this "
+            "user has no right to see it (docs/security.md)"
+        )
     partitions = {name: len(known[name].partitions) for name in needed}
     if metadata.controller_id not in metadata.brokers:
         # librdkafka's in-process broker: it would leave the questions below unanswered.
@@ -64,8 +81,3 @@ def describe(settings: Mapping[str, Any], input: str, outputs: list[str]) -> Clu
             error.args[0].str(),
         )
     return Cluster(partitions, generations, batch_bytes)
-
-
-def _ignore_until_timeout(error: Any) -> None:
-    """What keeps the broker from answering is said once, when the time is up."""
-    log.debug("admin: %s", error)

@@ -148,6 +148,8 @@ def refusal(error: Exception) -> StartupError:
         return StartupError("Redis is a replica: set redis.url of its primary, or redis.sentinel")
     if isinstance(error, redis.exceptions.AuthenticationError):
         return StartupError(f"Redis: {error}; set redis.username and redis.password")
+    if "certificate" in str(error).lower():
+        return StartupError(f"Redis: {error}; see redis.ca, redis.certificate and redis.key")
     return StartupError(f"Redis: {error}; set redis.url, or deduplication.enabled: false")
 
 

@@ -10,6 +10,7 @@ and Kafka's StandardAuthorizer, which lets a user do what `allow` granted and no
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,17 @@ def add_user(bootstrap_servers: str, name: str, password: str) -> None:
         done.result(_TIMEOUT)
 
 
-def allow(bootstrap_servers: str, user: str, operation: str, resource: str, name: str) -> None:
-    """`allow(servers, "streamer", "READ", "TOPIC", "texts.in")`; resources as kafka-acls has them."""
+def allow(
+    bootstrap_servers: str, user: str, operation: str, resource: str, name: str, *, prefixed: bool = False
+) -> None:
+    """`allow(servers, "streamer", "Read", "topic", "texts.in")`, in the words of kafka-acls."""
+    resource = resource.upper().replace("-", "_")
     kind: Any = getattr(ResourceType, "BROKER" if resource == "CLUSTER" else resource)
+    operation = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).upper()
     entry = AclBinding(
         kind,
         name,
-        ResourcePatternType.LITERAL,
+        ResourcePatternType.PREFIXED if prefixed else ResourcePatternType.LITERAL,
         f"User:{user}",
         "*",
         AclOperation[operation],
