@@ -19,7 +19,7 @@ from streamer.backends.torch.cutting import Codes, Cutter, Mask, Places, cutter_
 log = logging.getLogger(__name__)
 
 # Pieces that are remembered, 100 to 200 bytes each, and their tokens. When there are more, all are forgotten.
-REMEMBERED = 1 << 16
+REMEMBERED = 1 << 17
 MOST_TOKENS = 1 << 20
 # Longer ones, in characters, hardly come again.
 LONGEST = 32
