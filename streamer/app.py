@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +20,7 @@ from streamer.ledger import Ledger
 from streamer.limits import Limits
 from streamer.metrics import Metrics
 from streamer.protocols import Backend, DeadLetterQueue, Deduplicator, Sink
+from streamer.records import Envelope, Job
 from streamer.sizing import TokenBudget
 from streamer.window import Window
 from streamer.worker import ThreadWorker
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from streamer.sources.group import KafkaGroup
     from streamer.state.connection import Client
     from streamer.state.redis import RedisDeduplicator
+    from streamer.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +62,14 @@ def build(config: Config, metrics: Metrics | None = None) -> Engine:
     backend = load_backend(config)
     _introduce(config, backend.describe(), metrics)
     source = KafkaSource(topics.input, kafka_settings(config, config.kafka.consumer, group=True), metrics)
-    sink = _sink(config, source.group, cluster, metrics)
+    tracing = _tracing(config)
+    sink = _sink(config, source.group, cluster, metrics, tracing.encode if tracing else encode)
     window, limits = config.window, config.limits
     engine = Engine(
         source=source,
         sink=sink,
         backend=backend,
-        worker=ThreadWorker(backend, threads=backend.threads),
+        worker=ThreadWorker(tracing.backend(backend) if tracing else backend, threads=backend.threads),
         decoder=Decoder(config.input.format, config.input.id_from, config.input.max_bytes),
         deduplicator=deduplicator,
         dead_letters=dead_letters,
@@ -99,12 +103,17 @@ def serve(config: Config, metrics: Metrics) -> Iterator[None]:
     if config.ops.port is None:
         yield
         return
+    from streamer.nvml import reader
     from streamer.ops import OpsServer
+    from streamer.targets import announced
 
-    server = OpsServer(metrics, config.ops.host, config.ops.port, hang=config.limits.hang_s)
-    log.info("metrics and health at http://%s:%d/", config.ops.host, server.port)
+    ops = config.ops
+    server = OpsServer(metrics, ops.host, config.ops.port, hang=config.limits.hang_s, device=reader(metrics))
+    log.info("metrics and health at http://%s:%d/", ops.host, server.port)
+    slot = config.kafka.consumer.get("group.instance.id") or f"{socket.gethostname()}-{os.getpid()}"
     try:
-        yield
+        with announced(Path(ops.targets), ops.host, server.port, slot) if ops.targets else nullcontext():
+            yield
     finally:
         server.close()
 
@@ -115,6 +124,9 @@ def _introduce(config: Config, model: Mapping[str, Any], metrics: Metrics) -> No
     metrics.model = {name: str(model[name]) for name in named if name in model}
     if "attention" in model:
         metrics.attention_fallback = model["attention"] != "packed"
+    if "flops_of_text" in model:
+        metrics.flops, metrics.flops_of_text = 0.0, model["flops_of_text"]
+    metrics.peak_flops, metrics.device_uuid = model.get("peak_flops"), model.get("device_uuid")
     metrics.worker = {
         "version": __version__,
         "group": config.kafka.group_id,
@@ -171,7 +183,21 @@ def load_backend(config: Config) -> Model:
     return backend
 
 
-def _sink(config: Config, group: KafkaGroup, cluster: Cluster, metrics: Metrics) -> Sink:
+def _tracing(config: Config) -> Tracing | None:
+    if config.ops.tracing == "none":
+        return None
+    try:
+        from streamer.tracing import Tracing, connect
+    except ImportError as error:
+        raise StartupError(
+            f"ops.tracing: otlp needs OpenTelemetry ({error}); pip install 'streamer[otel]'"
+        ) from error
+    return Tracing(connect(), encode, group=config.kafka.group_id)
+
+
+def _sink(
+    config: Config, group: KafkaGroup, cluster: Cluster, metrics: Metrics, encode: Callable[[Job], Envelope]
+) -> Sink:
     settings = {"batch.size": cluster.batch_bytes} | kafka_settings(config, config.kafka.producer)
     where: dict[str, Any] = {
         "results": config.topics.output,

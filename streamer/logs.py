@@ -7,12 +7,15 @@ streamer's own errors, which never do.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
+import time
 import traceback
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import msgspec
 
@@ -23,13 +26,16 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31", "DEBUG": "2"}
 
 
-def configure(format: Literal["auto", "json", "text"] = "auto", level: str = "info") -> None:
+def configure(
+    format: Literal["auto", "json", "text"] = "auto", level: str = "info", repeat: float = 0.0
+) -> None:
     """Send all logging to standard error; `auto` is text on a terminal and JSON lines elsewhere.
 
-    Streamer's own loggers have `level`; those of libraries say warnings and worse.
+    Streamer's own loggers have `level`; those of libraries say warnings and worse. The same warning is there
+    at most once in `repeat` seconds.
     """
     terminal = sys.stderr.isatty()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = SparingHandler(sys.stderr, repeat)
     lines = format == "json" or (format == "auto" and not terminal)
     handler.setFormatter(
         JsonFormatter() if lines else TextFormatter(colours=terminal and "NO_COLOR" not in os.environ)
@@ -37,6 +43,47 @@ def configure(format: Literal["auto", "json", "text"] = "auto", level: str = "in
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("streamer").setLevel(level.upper())
     logging.captureWarnings(True)
+
+
+class SparingHandler(logging.StreamHandler[TextIO]):
+    """Writes the same warning or error once in `repeat` seconds, and then how many were left out.
+
+    Two are the same when they were made from the same words, and what was put first into them is the same
+    text: `%s waits %.2f s` says so once for each stage. What is worse than an error is never left out.
+    """
+
+    def __init__(self, stream: TextIO, repeat: float, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream)
+        self._repeat = repeat
+        self._clock = clock
+        # Until when it is left out, how many were, and the last of them.
+        self._said: dict[Hashable, tuple[float, int, logging.LogRecord]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = self._clock()
+        self._tell(now)
+        if self._repeat and record.levelno in (logging.WARNING, logging.ERROR):
+            first = record.args[0] if isinstance(record.args, tuple) and record.args else None
+            key = record.name, record.levelno, record.msg, first if isinstance(first, str) else None
+            if key in self._said:
+                until, count, _ = self._said[key]
+                self._said[key] = until, count + 1, record
+                return
+            self._said[key] = now + self._repeat, 0, record
+        super().emit(record)
+
+    def close(self) -> None:
+        """Say what was left out last."""
+        self._tell(math.inf)
+        super().close()
+
+    def _tell(self, now: float) -> None:
+        for key in [key for key, (until, _, _) in self._said.items() if now >= until]:
+            _, count, last = self._said.pop(key)
+            if count:
+                last.left_out = count
+                super().emit(last)
+                self._said[key] = now + self._repeat, 0, last
 
 
 class _Formatter(logging.Formatter):

@@ -226,7 +226,7 @@ class Metrics:
     # -- not shown, but read by those who show ---------------------------------------------------------------
     stage: str = "starting"  # for /startupz: what it is doing
     device_uuid: str | None = None  # by which the driver knows the model's device
-    flops_of_text: tuple[float, float] | None = None  # a, b: a text of n tokens takes a * n + b * n * n
+    flops_of_text: tuple[float, float, float] | None = None  # c, a, b: n tokens take c + a * n + b * n * n
 
 
 @dataclass(slots=True)

@@ -174,5 +174,5 @@ class Judge:
         metrics.batch_seconds.observe(outcome.seconds)
         metrics.budget_tokens = self._budget.tokens
         if metrics.flops_of_text is not None and metrics.flops is not None:
-            linear, quadratic = metrics.flops_of_text
-            metrics.flops += linear * sum(tokens) + quadratic * sum(n * n for n in tokens)
+            each, linear, quadratic = metrics.flops_of_text
+            metrics.flops += each * len(jobs) + linear * sum(tokens) + quadratic * sum(n * n for n in tokens)

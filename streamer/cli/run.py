@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build the engine and let it work. The first SIGTERM or SIGINT drains it, the second ends it at once."""
     config = load_config(args)
-    logs.configure(config.log.format, config.log.level)
+    logs.configure(config.log.format, config.log.level, config.log.repeat_s)
     from confluent_kafka import KafkaException
 
     from streamer.app import build, serve

@@ -79,13 +79,31 @@ class Log(Section, frozen=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")
     ] = "info"
+    repeat_s: Annotated[
+        Annotated[float, Meta(ge=0, le=86_400)],
+        Meta(description="the same warning at most once in so many seconds, with a count of the others"),
+    ] = 10
 
 
 class Ops(Section, frozen=True):
-    """The HTTP endpoints /metrics, /healthz and /readyz."""
+    """Metrics, probes and traces."""
 
     host: Annotated[Name, Meta(description="the address to listen on; 0.0.0.0 in a container")] = "127.0.0.1"
     port: Annotated[
         Annotated[int, Meta(ge=0, le=65_535)] | None,
-        Meta(description="null serves nothing, since workers of one machine would fight for it; 0 is any"),
+        Meta(
+            description="serves /metrics, /healthz, /readyz and /startupz; null serves nothing, since "
+            "workers of one machine would fight for it; 0 is any"
+        ),
     ] = None
+    targets: Annotated[
+        Name | None,
+        Meta(
+            description="a folder in which each worker of this machine says where it is, for Prometheus' "
+            "file_sd_configs; with port: 0"
+        ),
+    ] = None
+    tracing: Annotated[
+        Literal["none", "otlp"],
+        Meta(description="otlp sends spans to the collector that the OTEL_* variables name"),
+    ] = "none"

@@ -42,11 +42,11 @@ def test_operations_are_counted_where_they_are_known() -> None:
     assert metrics.flops is None
     rig.restart()
     metrics = rig.engine.metrics
-    metrics.flops, metrics.flops_of_text = 0.0, (100.0, 2.0)
+    metrics.flops, metrics.flops_of_text = 0.0, (5.0, 100.0, 2.0)
     rig.send("one two three", "b")
     rig.send("one", "c")
     rig.run()
-    assert metrics.flops == 100 * 4 + 2 * (9 + 1)
+    assert metrics.flops == 5 * 2 + 100 * 4 + 2 * (9 + 1)
 
 
 def test_what_waits_and_how_long() -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streamer.backends.torch import devices
 from streamer.backends.torch.attention import Tokens
+from streamer.backends.torch.flops import speed
 from streamer.backends.torch.forward import Forward
 from streamer.backends.torch.gate import DriftError, Gate, read_sample
 from streamer.backends.torch.loading import load_encoder, load_model
@@ -114,7 +115,12 @@ class TorchBackend:
             numbers = Numbers("fp32")
             model = load_model(location, TASKS[task].model_class)
             forward = prepare(model, encoder, where, numbers, gate)
-        facts = {"precision": numbers.precision, "quantize": quantize, "parameters": parameters}
+        facts = {
+            "precision": numbers.precision,
+            "quantize": quantize,
+            "parameters": parameters,
+            **speed(type(model), model.config, encoder.max_length, where, numbers.precision),
+        }
         return cls(location, model, forward, texts, scoring, facts=facts)
 
     def encode(self, texts: Sequence[str]) -> list[Encoding | RecordError]:

@@ -1,0 +1,83 @@
+"""Warnings that come again and again."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from streamer.logs import JsonFormatter, SparingHandler
+
+
+class Log:
+    """A logger of its own over a handler that lets a warning through every 10 seconds."""
+
+    def __init__(self, repeat: float = 10.0) -> None:
+        self.now = 100.0
+        self.stream = io.StringIO()
+        self.handler = SparingHandler(self.stream, repeat, clock=lambda: self.now)
+        self.handler.setFormatter(JsonFormatter())
+        self.logger = logging.Logger("test", logging.DEBUG)
+        self.logger.addHandler(self.handler)
+
+    def lines(self) -> list[tuple[str, int]]:
+        """Message and how many of its kind were left out before it."""
+        found: list[dict[str, Any]] = [json.loads(line) for line in self.stream.getvalue().splitlines()]
+        return [(line["message"], line.get("left_out", 0)) for line in found]
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    log = Log()
+    yield log
+    log.handler.close()
+
+
+def test_the_same_warning_comes_once_and_then_with_a_count(log: Log) -> None:
+    for number in range(5):
+        log.logger.warning("claim waits %d s", number)
+    assert log.lines() == [("claim waits 0 s", 0)]
+    log.now += 10
+    log.logger.info("something else")
+    assert log.lines()[1:] == [("claim waits 4 s", 4), ("something else", 0)]
+    log.logger.warning("claim waits %d s", 5)
+    assert len(log.lines()) == 3, "ten seconds from the last line on"
+
+
+def test_a_warning_that_came_once_is_as_new_after_a_while(log: Log) -> None:
+    log.logger.warning("once")
+    log.now += 10
+    log.logger.warning("once")
+    assert log.lines() == [("once", 0), ("once", 0)]
+
+
+def test_what_names_another_thing_is_another_warning(log: Log) -> None:
+    for stage in ("claim", "mark", "claim"):
+        log.logger.warning("%s waits %d s", stage, 3)
+    log.logger.error("%s waits %d s", "claim", 3)
+    assert [message for message, _ in log.lines()] == ["claim waits 3 s", "mark waits 3 s", "claim waits 3 s"]
+
+
+def test_neither_less_nor_worse_is_left_out(log: Log) -> None:
+    for _ in range(2):
+        log.logger.info("started")
+        log.logger.critical("broken")
+    assert len(log.lines()) == 4
+
+
+def test_the_last_count_is_told_at_the_end(log: Log) -> None:
+    for number in range(3):
+        log.logger.warning("number %d", number)
+    log.handler.close()
+    assert log.lines() == [("number 0", 0), ("number 2", 2)]
+
+
+def test_it_can_be_turned_off() -> None:
+    log = Log(repeat=0)
+    for _ in range(3):
+        log.logger.warning("again")
+    assert len(log.lines()) == 3
