@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     logs.configure(config.log.format, config.log.level, config.log.repeat_s)
     from confluent_kafka import KafkaException
 
-    from streamer.app import build, serve
+    from streamer.app import build
+    from streamer.serving import serve
 
     topics = config.topics
     log.info("streamer %s: %s to %s as %s", __version__, topics.input, topics.output, config.kafka.group_id)

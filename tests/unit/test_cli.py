@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -366,7 +365,6 @@ class TestRun:
         def built(engine: FakeEngine) -> None:
             app = ModuleType("streamer.app")
             app.build = lambda config, metrics: engine  # type: ignore[attr-defined]
-            app.serve = lambda config, metrics: nullcontext()  # type: ignore[attr-defined]
             monkeypatch.setitem(sys.modules, "streamer.app", app)
 
         return built
