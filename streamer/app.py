@@ -55,7 +55,7 @@ def build(config: Config, metrics: Metrics | None = None) -> Engine:
     metrics.stage = "connecting to Kafka"
     topics, cluster = config.topics, describe_cluster(config)
     metrics.stage = "connecting to Redis"
-    deduplicator, dead_letters = _state(config, cluster.generations, metrics)
+    deduplicator, dead_letters = connect_state(config, cluster.generations, metrics)
     metrics.stage = "loading the model"
     backend = load_backend(config)
     _introduce(config, backend.describe(), metrics)
@@ -251,7 +251,7 @@ def connect_redis(config: Config) -> Client:
     )
 
 
-def _state(
+def connect_state(
     config: Config, generations: Mapping[str, str], metrics: Metrics
 ) -> tuple[Deduplicator, DeadLetterQueue]:
     if not config.deduplication.enabled:

@@ -69,4 +69,4 @@ def written(seconds: int) -> str:
 
 def number(text: str) -> int:
     """Of what anybody may have written; 0 for nonsense."""
-    return int(text) if len(text) < 10 and text.isascii() and text.isdecimal() else 0
+    return int(text) if len(text) < 19 and text.isascii() and text.isdecimal() else 0

@@ -18,7 +18,20 @@ from types import ModuleType
 from streamer import __version__
 from streamer.errors import StreamerError
 
-COMMANDS = ("run", "demo", "bench", "plan", "publish", "tail", "check", "health", "schema", "topics", "dlq")
+COMMANDS = (
+    "run",
+    "retry",
+    "demo",
+    "bench",
+    "plan",
+    "publish",
+    "tail",
+    "check",
+    "health",
+    "schema",
+    "topics",
+    "dlq",
+)
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # what a shell says of a process that SIGPIPE ended
 

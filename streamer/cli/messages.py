@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from confluent_kafka import Message
+from streamer.records import Record
 
 
-def headers(message: Message) -> dict[str, str | None]:
-    pairs = message.headers() or []
+def headers(record: Record) -> dict[str, str | None]:
+    return {name: text(value) for name, value in record.headers}
+
+
+def as_object(record: Record) -> dict[str, Any]:
+    """All of it, for JSON; `defect` says what of it cannot be read."""
     return {
-        name: value.decode(errors="replace") if isinstance(value, bytes) else value
-        for name, value in (pairs.items() if isinstance(pairs, dict) else pairs)
-    }
-
-
-def as_object(message: Message) -> dict[str, Any]:
-    """All of it, for JSON."""
-    return {
-        "partition": message.partition(),
-        "offset": message.offset(),
-        "timestamp": message.timestamp()[1],
-        "key": text(message.key()),
-        "value": text(message.value()),
-        "headers": headers(message),
-    }
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp": record.timestamp,
+        "key": text(record.key),
+        "value": text(record.value),
+        "headers": headers(record),
+    } | ({"defect": record.defect} if record.defect else {})
 
 
 def text(value: bytes | None) -> str | None:
     return None if value is None else value.decode(errors="replace")
 
 
-def place(message: Message) -> str:
-    return f"{message.topic()}[{message.partition()}]@{message.offset()}"
+def place(record: Record) -> str:
+    return f"{record.topic}[{record.partition}]@{record.offset}"
 
 
 def printable(text: str) -> str:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import signal
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from streamer import __version__, logs
+from streamer.cli import signals
 from streamer.cli.options import add_config, load_config, seconds
 from streamer.errors import ConfigurationError, DeviceError, StreamerError
 from streamer.metrics import Metrics
@@ -22,7 +18,6 @@ if TYPE_CHECKING:
 
 NAME = "run"
 HELP = "score texts until a signal"
-INTERRUPTED = 130
 log = logging.getLogger(__name__)
 
 
@@ -55,9 +50,7 @@ def run(args: argparse.Namespace) -> int:
         except KafkaException as error:  # which settings there are, librdkafka knows
             keys = "kafka.properties, kafka.consumer or kafka.producer"
             raise ConfigurationError(f"{keys}: {error.args[0].str()}") from None
-        handler = _handler(engine.stop)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, handler)
+        signals.handle(engine.stop)
         # The longest step that is no hang: a device at its limit, a revoke, a drain.
         with Watchdog(metrics, limits.hang_s + limits.drain_s + limits.revoke_s):
             return _work(engine, args.exit_when_idle)
@@ -73,7 +66,7 @@ def _work(engine: Engine, exit_when_idle: float | None) -> int:
         _close(engine)
         if isinstance(error, DeviceError):
             # A thread that hangs inside the driver would hold a normal exit up as well.
-            leave(error.exit_code)
+            signals.leave(error.exit_code)
         return error.exit_code
     except Exception:
         # A defect. Leave without committing, and let the group know: what is open will be read again.
@@ -89,26 +82,6 @@ def _work(engine: Engine, exit_when_idle: float | None) -> int:
         metrics.records,
     )
     return 0
-
-
-def leave(code: int) -> NoReturn:
-    """End the process now, with what was logged written out."""
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(code)
-
-
-def _handler(stop: Callable[[], None]) -> Callable[[int, FrameType | None], None]:
-    signalled = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal signalled
-        if signalled:
-            leave(INTERRUPTED)
-        signalled = True
-        stop()
-
-    return handle
 
 
 def _close(engine: Engine) -> None:

@@ -14,10 +14,11 @@ from streamer.cli import clients, messages
 from streamer.cli.options import add_config, load_config, positive, seconds
 from streamer.codec import DEAD_LETTER_PREFIX
 from streamer.errors import StartupError
-from streamer.records import Result
+from streamer.messages import read
+from streamer.records import Record, Result
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer, Message
+    from confluent_kafka import Consumer
     from rich.text import Text
 
 NAME = "tail"
@@ -49,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
         partitions = clients.partitions_of(consumer, config, topic)
         _assign(consumer, topic, partitions, from_beginning=args.from_beginning)
         show = _Raw(dead=args.dead) if args.json else _Readable(dead=args.dead)
-        for number, message in enumerate(_messages(consumer, args.exit_when_idle), 1):
-            show(message)
+        for number, record in enumerate(_messages(consumer, args.exit_when_idle), 1):
+            show(record)
             if number == args.max:
                 break
     finally:
@@ -72,7 +73,7 @@ def _assign(consumer: Consumer, topic: str, partitions: Sequence[int], *, from_b
     consumer.assign(positions)
 
 
-def _messages(consumer: Consumer, exit_when_idle: float | None) -> Iterator[Message]:
+def _messages(consumer: Consumer, exit_when_idle: float | None) -> Iterator[Record]:
     """Raises StartupError when the broker refuses to let us read."""
     last = time.monotonic()
     while exit_when_idle is None or time.monotonic() - last < exit_when_idle:
@@ -84,7 +85,7 @@ def _messages(consumer: Consumer, exit_when_idle: float | None) -> Iterator[Mess
                 continue
             raise StartupError(f"the topic cannot be read: {error.str()}")
         last = time.monotonic()
-        yield message
+        yield read(message)
 
 
 class _Raw:
@@ -93,9 +94,9 @@ class _Raw:
     def __init__(self, *, dead: bool) -> None:
         self._dead = dead
 
-    def __call__(self, message: Message) -> None:
-        value = message.value() or b"null"
-        line = msgspec.json.encode(messages.as_object(message)) if self._dead else value.replace(b"\n", b" ")
+    def __call__(self, record: Record) -> None:
+        value = record.value or b"null"
+        line = msgspec.json.encode(messages.as_object(record)) if self._dead else value.replace(b"\n", b" ")
         sys.stdout.buffer.write(line + b"\n")
         sys.stdout.buffer.flush()
 
@@ -111,17 +112,17 @@ class _Readable:
         self._colours = dict(KNOWN)
         self._dead = dead
 
-    def __call__(self, message: Message) -> None:
-        line = self._dead_letter(message) if self._dead else self._result(message)
+    def __call__(self, record: Record) -> None:
+        line = self._dead_letter(record) if self._dead else self._result(record)
         self._console.print(line, soft_wrap=True)
 
-    def _result(self, message: Message) -> Text:
+    def _result(self, record: Record) -> Text:
         from rich.text import Text
 
         try:
-            result = self._decode(message.value() or b"")
+            result = self._decode(record.value or b"")
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return Text(f"not a result: {messages.place(message)}", style="dim")
+            return Text(f"not a result: {messages.place(record)}", style="dim")
         label = messages.printable(result.label)
         colour = self._colours.setdefault(label, COLOURS[len(self._colours) % len(COLOURS)])
         source = result.source
@@ -131,12 +132,12 @@ class _Readable:
             (f"{source.topic}[{source.partition}]@{source.offset} {messages.printable(result.model)}", "dim"),
         )
 
-    def _dead_letter(self, message: Message) -> Text:
+    def _dead_letter(self, record: Record) -> Text:
         from rich.text import Text
 
-        headers = messages.headers(message)
+        headers = messages.headers(record)
         if REPLAY_NOTE in headers:
-            return Text(f"a replay's note: {messages.place(message)}", style="dim")
+            return Text(f"a replay's note: {messages.place(record)}", style="dim")
         of = {name: messages.printable(headers.get(DEAD_LETTER_PREFIX + name) or "?") for name in _SHOWN}
         return Text.assemble(
             (f"{of['reason']:16}", "red"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -12,9 +11,6 @@ from streamer.codec import DEAD_LETTER_PREFIX, Decoder
 from streamer.errors import RecordError
 from streamer.records import Record
 from streamer.state.entries import Entry, shorten
-
-if TYPE_CHECKING:
-    from confluent_kafka import Message
 
 # A message with this header is a note of ours beside the letters. `codec.encode` drops what records bring
 # under the prefix, so only who may write to the dead-letter topic can write a note.
@@ -64,36 +60,28 @@ class Note(Struct, frozen=True, gc=False):
 _decode_note = msgspec.json.Decoder(Note).decode
 
 
-def read(message: Message, decoder: Decoder) -> Letter | Note | Foreign:
+def read(found: Record, decoder: Decoder) -> Letter | Note | Foreign:
     """What a message of the dead-letter topic is. Never raises for what is in it."""
-    partition, offset, timestamp = message.partition() or 0, message.offset() or 0, message.timestamp()[1]
+    at = found.partition, found.offset
     try:
-        found = headers_of(message)
-        last = {name: value for name, value in found if name.startswith(DEAD_LETTER_PREFIX)}
+        if found.defect:
+            raise _Foreign(found.defect)
+        last = {name: value for name, value in found.headers if name.startswith(DEAD_LETTER_PREFIX)}
         if last.get(NOTE_HEADER) == REPLAYED:
-            return _decode_note(message.value() or b"")
+            return _decode_note(found.value or b"")
         entry = _entry(last)
     except _Foreign as foreign:
-        return Foreign(partition, offset, timestamp, str(foreign))
+        return Foreign(*at, found.timestamp, str(foreign))
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Foreign(partition, offset, timestamp, "unreadable headers, or a damaged note")
-    record = Record(
-        entry.topic,
-        entry.partition,
-        entry.offset,
-        entry.timestamp,
-        message.key(),
-        message.value(),
-        original(found),
-    )
-    return Letter(partition, offset, msgspec.structs.replace(entry, id=shorten(identify(record, decoder))))
+        return Foreign(*at, found.timestamp, "a damaged note")
+    id = identify(record_of(found, entry), decoder)
+    return Letter(*at, msgspec.structs.replace(entry, id=shorten(id)))
 
 
-def headers_of(message: Message) -> Headers:
-    """Raises UnicodeDecodeError for a name that is not UTF-8."""
-    pairs = message.headers() or []
-    listed = pairs.items() if isinstance(pairs, dict) else pairs
-    return [(name, value.encode() if isinstance(value, str) else value) for name, value in listed]
+def record_of(found: Record, entry: Entry) -> Record:
+    """The record that died."""
+    where = entry.topic, entry.partition, entry.offset, entry.timestamp
+    return Record(*where, found.key, found.value, original(found.headers))
 
 
 def original(headers: Headers) -> Headers:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamer.errors import StartupError
+from streamer.messages import read
+from streamer.records import Record
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer, Message
+    from confluent_kafka import Consumer
 
 TIMEOUT = 10.0  # seconds without any message or answer, after which the broker counts as away
 AT_ONCE = 1000  # messages a call
@@ -42,8 +44,8 @@ def scan(
     topic: str,
     within: Mapping[int, Bounds],
     advance: Callable[[int], None] = lambda count: None,
-) -> Iterator[Message]:
-    """The messages within the bounds, each partition in its order; `advance` hears how many were read.
+) -> Iterator[Record]:
+    """What lies within the bounds, each partition in its order; `advance` hears how many were read.
 
     The consumer has `enable.partition.eof`: the last offsets below a bound may be a transaction's markers,
     which no reader ever sees.
@@ -55,7 +57,7 @@ def scan(
     last = time.monotonic()
     while left:
         messages = consumer.consume(AT_ONCE, 0.1)
-        read = 0
+        count = 0
         for message in messages:
             partition, offset = message.partition() or 0, message.offset() or 0
             error = message.error()
@@ -66,12 +68,12 @@ def scan(
                     raise StartupError(f"{topic} cannot be read: {error.str()}")
             elif partition in left:
                 if offset < left[partition].high:
-                    read += 1
-                    yield message
+                    count += 1
+                    yield read(message)
                 if offset + 1 >= left[partition].high:
                     del left[partition]
         if messages:
-            advance(read)
+            advance(count)
             last = time.monotonic()
         elif time.monotonic() - last > TIMEOUT:
             raise StartupError(f"{topic}: the broker has sent nothing for {TIMEOUT:g} s: try again")

@@ -13,6 +13,7 @@ import msgspec
 
 from streamer.embedded.texts import DemoRecord
 from streamer.errors import StreamerError, TransientError
+from streamer.messages import read
 from streamer.records import Result
 from streamer.settings.transport import Topics
 
@@ -158,11 +159,7 @@ class Collector:
             self.results[place] = result
             new.append(result)
         else:
-            headers = {
-                name: value.decode(errors="replace")
-                for name, value in dict(message.headers() or []).items()
-                if isinstance(value, bytes)
-            }
+            headers = {name: (value or b"").decode(errors="replace") for name, value in read(message).headers}
             place = Place(int(headers.get("dlq.partition", -1)), int(headers.get("dlq.offset", -1)))
             self.again[place] += place in self.dead
             self.dead[place] = headers.get("dlq.reason", "")

@@ -22,12 +22,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Position
 
 from streamer.errors import FatalError, StreamerError, TransientError
+from streamer.messages import read
 from streamer.metrics import Metrics
 from streamer.protocols import Assignment
 from streamer.records import Record, TopicPartition
 from streamer.sources.commits import Commits
 from streamer.sources.group import HOPELESS, KafkaGroup, partitions_of
-from streamer.sources.message import read
 from streamer.sources.statistics import Statistics, read_statistics
 
 log = logging.getLogger(__name__)

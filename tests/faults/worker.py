@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -24,15 +25,16 @@ import streamer.sinks.writer
 import streamer.sources.kafka
 from streamer import cli
 from streamer.backends.fake import FakeBackend
-from streamer.errors import OutOfMemory
+from streamer.delays import Past
+from streamer.errors import OutOfMemory, TransientError
 from streamer.records import Classification, Job, Release
 from streamer.sinks.kafka import KafkaSink
 from streamer.sinks.transaction import Transaction
 from streamer.sinks.writer import Writer
 from streamer.state.redis import RedisDeduplicator
 
-# What a text may hold, and what the device does then.
-RAISES, SEGFAULTS, KILLS, HANGS = "RAISES", "SEGFAULTS", "KILLS", "HANGS"
+# What a text may hold, and what the device does then. BUSY2 has no time for it until it was delayed twice.
+RAISES, SEGFAULTS, KILLS, HANGS, BUSY = "RAISES", "SEGFAULTS", "KILLS", "HANGS", "BUSY"
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -111,7 +113,10 @@ def install(faults: Faults) -> None:
 
     def infer(self: FakeBackend, jobs: Sequence[Job]) -> list[Classification | Exception]:
         faults.infer(jobs)
-        return real(self, jobs)
+        return [
+            TransientError("429 Too Many Requests") if busy(job) else value
+            for job, value in zip(jobs, real(self, jobs), strict=True)
+        ]
 
     FakeBackend.infer = infer  # type: ignore[method-assign]
     faults.wrap(
@@ -151,6 +156,11 @@ def install(faults: Faults) -> None:
 
     vars(streamer.sources.kafka)["Consumer"] = Consumer
     vars(streamer.sinks.writer)["Producer"] = Producer
+
+
+def busy(job: Job) -> bool:
+    found = re.search(rf"{BUSY}(\d)", job.text)
+    return found is not None and Past.of(job.record).level < int(found[1])
 
 
 def _half_the_jobs(claim: Callable[..., Any], state: RedisDeduplicator, jobs: Sequence[Job]) -> None:

@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -31,11 +31,13 @@ def wait_until(done: Callable[[], bool], what: str) -> None:
 
 
 class Worker:
-    """`streamer run` as a process of its own; its log goes to a file."""
+    """`streamer run`, or another command, as a process of its own; its log goes to a file."""
 
-    def __init__(self, config: Path, log: Path, *arguments: str) -> None:
+    def __init__(
+        self, config: Path, log: Path, *arguments: str, module: Sequence[str] = ("streamer", "run")
+    ) -> None:
         self.log = log
-        command = [sys.executable, "-m", "streamer", "run", "--config", str(config), *arguments]
+        command = [sys.executable, "-m", *module, "--config", str(config), *arguments]
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -94,11 +96,11 @@ class Line:
     def flush(self) -> None:
         assert self._producer.flush(DEADLINE) == 0
 
-    def start(self, *arguments: str) -> Worker:
+    def start(self, *arguments: str, module: Sequence[str] = ("streamer", "run")) -> Worker:
         number = len(self.workers)
         config = self._folder / f"worker-{number}.yaml"
         config.write_bytes(msgspec.yaml.encode(self.config))
-        worker = Worker(config, self._folder / f"worker-{number}.log", *arguments)
+        worker = Worker(config, self._folder / f"worker-{number}.log", *arguments, module=module)
         self.workers.append(worker)
         return worker
 

@@ -203,7 +203,7 @@ def test_killed_again_and_again_it_repeats_none_and_skips_none(desk: Desk) -> No
     "point",
     [
         "Replay._write_notes",  # records are on the broker, no note of them: an open transaction
-        "Replay._commit",  # notes as well
+        "Shipper.commit",  # notes as well
         "_Books.note",  # committed, and nobody has told the index
     ],
 )
@@ -215,6 +215,7 @@ def test_killed_inside_a_chunk(desk: Desk, point: str) -> None:
 import os, signal, sys
 from streamer import cli
 from streamer.cli.dlq.replay import Replay, _Books
+from streamer.shipping import Shipper
 calls, whole = 0, {name}.{method}
 def die(*args):
     global calls

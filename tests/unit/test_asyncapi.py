@@ -14,8 +14,11 @@ from jsonschema import Draft202012Validator
 from streamer import __version__
 from streamer.cli.schema import DEAD_LETTER_HEADERS, dead_letter_headers
 from streamer.codec import encode
+from streamer.deadletters.letters import NOTE_HEADER, REPLAYED, Note, Step
+from streamer.delays import topics_of
 from streamer.ledger import Ledger
-from streamer.records import Coordinate, DeadLetter, Record, Result, Text, TopicPartition
+from streamer.records import Coordinate, DeadLetter, Delay, Record, Result, Text, TopicPartition
+from streamer.settings.running import Retry
 from streamer.settings.transport import Topics
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(
@@ -47,7 +50,7 @@ def validator(schema: str) -> Draft202012Validator:
     )
 
 
-def job(settled: Result | DeadLetter) -> Any:
+def job(settled: Result | DeadLetter | Delay) -> Any:
     record = Record(
         "texts.in",
         3,
@@ -83,7 +86,14 @@ def test_version_and_topics() -> None:
     assert DOCUMENT["info"]["version"] == __version__
     topics = Topics()
     addresses = {name: channel["address"] for name, channel in DOCUMENT["channels"].items()}
-    assert addresses == {"input": topics.input, "output": topics.output, "deadLetters": topics.dead_letters}
+    assert addresses == {
+        "input": topics.input,
+        "output": topics.output,
+        "deadLetters": topics.dead_letters,
+        "retry": f"{topics.retry}.{{delay}}",
+    }
+    levels = DOCUMENT["channels"]["retry"]["parameters"]["delay"]["enum"]
+    assert [f"{topics.retry}.{level}" for level in levels] == topics_of(topics.retry, Retry().delays)
 
 
 def test_every_reference_leads_somewhere() -> None:
@@ -95,10 +105,11 @@ def test_every_reference_leads_somewhere() -> None:
 
 def test_payloads_are_the_structs() -> None:
     references, schemas = msgspec.json.schema_components(
-        [Text, Result], ref_template="#/components/schemas/{name}"
+        [Text, Result, Note], ref_template="#/components/schemas/{name}"
     )
     messages = DOCUMENT["components"]["messages"]
-    assert [messages["text"]["payload"], messages["result"]["payload"]] == list(references)
+    payloads = [messages[name]["payload"] for name in ("text", "result", "replayNote")]
+    assert payloads == list(references)
     for name, schema in schemas.items():
         assert DOCUMENT["components"]["schemas"][name] == schema
 
@@ -140,3 +151,18 @@ def test_a_dead_letter_has_the_headers_that_are_described() -> None:
 def test_dead_letter_headers_are_those_of_the_command() -> None:
     schema = DOCUMENT["components"]["schemas"]["DeadLetterHeaders"]
     assert dead_letter_headers().items() <= schema.items()
+
+
+def test_a_delayed_record_has_the_headers_that_are_described() -> None:
+    envelope = encode(job(Delay(2, 1_700_000_060_000, DEAD)))
+    assert (envelope.key, envelope.value) == (b"k", b'{"text":"fine"}')
+    headers = {name: (value or b"").decode() for name, value in envelope.headers}
+    schema = DOCUMENT["components"]["schemas"]["RetryHeaders"]
+    assert {name for name in headers if name.startswith("retry.")} == set(schema["required"])
+    validator("RetryHeaders").validate(headers)
+
+
+def test_a_note_as_it_is_written_is_valid() -> None:
+    note = Note("one", 1, "ann", "all", [Step([1, 2], "texts.in:0:9@5", "texts.in:0:7", 1)])
+    validator("Note").validate(msgspec.json.decode(msgspec.json.encode(note)))
+    validator("NoteHeaders").validate({NOTE_HEADER: REPLAYED.decode()})

@@ -18,8 +18,7 @@ from typing import Any, cast
 import pytest
 
 from streamer import __version__, cli, logs
-from streamer.cli import rows
-from streamer.cli import run as run_command
+from streamer.cli import rows, signals
 from streamer.cli.publish import _message
 from streamer.cli.rows import Fields, Refused, Row
 from streamer.config import Config
@@ -351,13 +350,13 @@ class TestRun:
     def restored(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
-        signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         yield
         root.handlers[:] = handlers
         root.setLevel(level)
         logging.getLogger("streamer").setLevel(logging.NOTSET)
         logging.captureWarnings(False)
-        for number, handler in signals.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
     @pytest.fixture
@@ -394,13 +393,14 @@ class TestRun:
             codes.append(code)
             raise Left
 
-        monkeypatch.setattr(run_command, "leave", leave)
-        handler = run_command._handler(lambda: None)
-        handler(signal.SIGTERM, None)
-        assert codes == []
+        monkeypatch.setattr(signals, "leave", leave)
+        stops: list[int] = []
+        signals.handle(lambda: stops.append(1))
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (stops, codes) == ([1], [])
         with pytest.raises(Left):
-            handler(signal.SIGINT, None)
-        assert codes == [130]
+            os.kill(os.getpid(), signal.SIGINT)
+        assert (stops, codes) == ([1], [130])
 
     def test_a_fatal_error_closes_without_a_commit(self, built: Any) -> None:
         engine = FakeEngine(FatalError("fenced"))
@@ -412,7 +412,7 @@ class TestRun:
         self, built: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         codes: list[int] = []
-        monkeypatch.setattr(run_command, "leave", codes.append)
+        monkeypatch.setattr(signals, "leave", codes.append)
         engine = FakeEngine(DeviceError("hung"))
         built(engine)
         cli.main(["run"])

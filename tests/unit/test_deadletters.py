@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,40 +15,18 @@ from streamer.deadletters.catalogue import Catalogue
 from streamer.deadletters.letters import Foreign, Headers, Letter, Note, Step, read
 from streamer.deadletters.replay import Candidate, Parcel, chunks, parcel
 from streamer.deadletters.selection import Selection, moment, stamp
-from streamer.records import DeadLetter, Envelope
+from streamer.records import DeadLetter, Envelope, Record
+from streamer.shipping import Addressed
 from streamer.state.entries import Entry, entries_of
 from tests.contract.jobs import dead, job
 
 DECODER = Decoder("json", ["header", "field", "coordinate"], 1000)
 
 
-class Stub:
-    """A message as confluent_kafka gives it."""
-
-    def __init__(self, envelope: Envelope, partition: int = 0, offset: int = 0) -> None:
-        self._envelope, self._at = envelope, (partition, offset)
-
-    def key(self) -> bytes | None:
-        return self._envelope.key
-
-    def value(self) -> bytes | None:
-        return self._envelope.value
-
-    def headers(self) -> Headers | None:
-        return self._envelope.headers or None
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, self._envelope.timestamp
-
-    def partition(self) -> int:
-        return self._at[0]
-
-    def offset(self) -> int:
-        return self._at[1]
-
-
-def message(envelope: Envelope, partition: int = 0, offset: int = 0) -> Message:
-    return cast(Message, Stub(envelope, partition, offset))
+def message(envelope: Envelope, partition: int = 0, offset: int = 0) -> Record:
+    """A message of the dead-letter topic, as it is read."""
+    at = "texts.dlq", partition, offset, envelope.timestamp
+    return Record(*at, envelope.key, envelope.value, envelope.headers)
 
 
 def letter(source: int, offset: int, partition: int = 0, **fields: Any) -> Letter:
@@ -108,12 +86,8 @@ def test_no_message_is_too_strange(value: bytes | None, headers: Headers) -> Non
 
 
 def test_a_header_whose_name_is_not_utf8_is_foreign() -> None:
-    class Strange(Stub):
-        def headers(self) -> Headers:
-            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
-
-    found = read(cast(Message, Strange(Envelope(None, b"v", []))), DECODER)
-    assert isinstance(found, Foreign)
+    strange = Record("texts.dlq", 0, 7, 0, None, b"v", [], "the name of a header is not UTF-8")
+    assert read(strange, DECODER) == Foreign(0, 7, 0, "the name of a header is not UTF-8")
 
 
 # -- what became of them ----------------------------------------------------------------------------------
@@ -237,26 +211,28 @@ def test_ages_and_times() -> None:
 
 
 def test_a_parcel_is_the_record_with_where_it_came_from() -> None:
-    one = dead(
-        job(3, headers=[("traceparent", b"t"), ("empty", None), ("replay.number", b"9"), ("dlq.x", b"")])
-    )
+    headers: Headers = [("traceparent", b"t"), ("empty", None)]
+    old: Headers = [("replay.number", b"9"), ("dlq.x", b""), ("retry.level", b"3")]
+    record = job(3, headers=[*headers, *old]).record
     candidate = Candidate(letter(3, 8, replays=1, origin="texts.in:0:1"), [8], 2)
-    made = parcel(candidate, message(encode(one)), note(), None)
-    assert (made.key, made.value) == (one.record.key, one.record.value)
+    make = partial(parcel, candidate, record, note=note(), topic="texts.in", partitions=2)
+    made = make(None).message
+    assert (made.topic, made.partition) == ("texts.in", 0)
+    assert (made.key, made.value) == (record.key, record.value)
     assert made.headers == [
-        ("traceparent", b"t"),
-        ("empty", None),
+        *headers,
         ("replay.origin", b"texts.in:0:1"),
         ("replay.timestamp", b"3"),
         ("replay.number", b"2"),
         ("replay.name", b"one"),
     ]
-    assert parcel(candidate, message(encode(one)), note(), "an id").headers[-1] == ("id", b"an id")
+    assert make("an id").message.headers[-1] == ("id", b"an id")
 
 
 def test_chunks_are_bounded_in_number_size_and_time() -> None:
     def sizes(count: int, rate: float | None, size: int = 1) -> list[int]:
-        parcels = [Parcel(Candidate(letter(0, 0), [0], 1), None, b"x" * size, [])] * count
+        message = Addressed("texts.in", 0, None, b"x" * size, [])
+        parcels = [Parcel(Candidate(letter(0, 0), [0], 1), message)] * count
         return [len(chunk) for chunk in chunks(parcels, rate)]
 
     assert sizes(1100, None) == [500, 500, 100]

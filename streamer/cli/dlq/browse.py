@@ -6,7 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -18,11 +18,9 @@ from streamer.deadletters.letters import Foreign, Letter, read
 from streamer.deadletters.scan import Bounds
 from streamer.deadletters.selection import Selection, stamp
 from streamer.errors import StreamerError, TransientError
+from streamer.records import Record
 from streamer.settings import Config
 from streamer.state.entries import Audit, Entry
-
-if TYPE_CHECKING:
-    from confluent_kafka import Message
 
 SHOWN_AUDITS = 5
 
@@ -56,11 +54,11 @@ def show(args: argparse.Namespace) -> int:
             low, high = topic.bounds.get(number, Bounds(0, 0))
             within = {number: Bounds(max(low, offset), min(high, offset + 1))}
         found = 0
-        for message in topic.messages(within):
-            letter = read(message, topic.decoder)
+        for record in topic.records(within):
+            letter = read(record, topic.decoder)
             if own or (isinstance(letter, Letter) and letter.entry.source == source):
                 found += 1
-                _print_message(message, letter, as_json=args.json)
+                _print_message(record, letter, as_json=args.json)
     if not found:
         raise StreamerError(
             f"there is no dead letter {source}: `streamer dlq list` shows the coordinates; the topic may "
@@ -110,9 +108,9 @@ def _texts(topic: Topic, letters: Iterable[Letter]) -> dict[str, str]:
         if (offsets := [at[1] for at in wanted if at[0] == partition])
     }
     return {
-        key: messages.text(message.value()) or ""
-        for message in topic.messages(within)
-        if (key := wanted.get((message.partition() or 0, message.offset() or 0))) is not None
+        key: messages.text(record.value) or ""
+        for record in topic.records(within)
+        if (key := wanted.get((record.partition, record.offset))) is not None
     }
 
 
@@ -194,17 +192,15 @@ def _print_entries(
             )
 
 
-def _print_message(message: Message, letter: object, *, as_json: bool) -> None:
-    try:
-        whole: dict[str, Any] = messages.as_object(message)
-    except UnicodeDecodeError:  # a header's name
-        whole = {"partition": message.partition(), "offset": message.offset(), "headers": {}}
-        whole |= {"key": messages.text(message.key()), "value": messages.text(message.value())}
+def _print_message(record: Record, letter: object, *, as_json: bool) -> None:
+    whole = messages.as_object(record)
     if as_json:
         print(msgspec.json.encode(whole).decode())
         return
     kind = {"Letter": "dead letter", "Foreign": "not written by streamer", "Note": "a replay's note"}
-    print(f"{messages.place(message)}: {kind[type(letter).__name__]}")
+    print(f"{messages.place(record)}: {kind[type(letter).__name__]}")
+    if record.defect:
+        print(f"  ({record.defect})")
     for name, value in whole["headers"].items():
         print(f"  {messages.printable(name)}: {messages.printable(value or '')}")
     print(f"key: {messages.printable(whole['key'] or '-')}")

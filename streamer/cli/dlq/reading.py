@@ -14,11 +14,12 @@ from streamer.deadletters.catalogue import Catalogue
 from streamer.deadletters.letters import read
 from streamer.deadletters.scan import Bounds, bounds, scan
 from streamer.errors import TransientError
+from streamer.records import Record
 from streamer.redaction import without_credentials
 from streamer.settings import Config
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer, Message
+    from confluent_kafka import Consumer
 
     from streamer.state.index import RedisDeadLetters
 
@@ -34,21 +35,21 @@ class Topic:
         self.decoder = decoder(config)
         self._consumer = consumer
 
-    def messages(self, within: Mapping[int, Bounds] | None = None) -> Iterator[Message]:
+    def records(self, within: Mapping[int, Bounds] | None = None) -> Iterator[Record]:
         """What lies within these bounds, or all of it, with a progress bar."""
         within = self.bounds if within is None else within
         total = sum(max(0, bound.high - bound.low) for bound in within.values())
         with progress("reading", total) as advance:
             yield from scan(self._consumer, self.name, within, advance)
 
-    def quiet(self, within: Mapping[int, Bounds]) -> Iterator[Message]:
+    def quiet(self, within: Mapping[int, Bounds]) -> Iterator[Record]:
         """The same without a bar, for who has one already."""
         return scan(self._consumer, self.name, within)
 
     def catalogue(self) -> Catalogue:
         found = Catalogue()
-        for message in self.messages():
-            found.add(read(message, self.decoder), message.partition() or 0)
+        for record in self.records():
+            found.add(read(record, self.decoder), record.partition)
         return found
 
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,14 +19,15 @@ from streamer.cli.dlq.options import name_of_run, selection, who
 from streamer.cli.dlq.reading import Topic, open_index, open_topic, progress, say
 from streamer.cli.options import load_config
 from streamer.deadletters.catalogue import Catalogue
-from streamer.deadletters.letters import Note, headers_of, identify, original
-from streamer.deadletters.replay import SETTINGS, Candidate, Parcel, Replay, Sent, chunks, parcel
+from streamer.deadletters.letters import Note, identify, record_of
+from streamer.deadletters.replay import Candidate, Parcel, Replay, Sent, chunks, parcel
 from streamer.deadletters.scan import Bounds
 from streamer.deadletters.selection import Selection
 from streamer.errors import TransientError
 from streamer.ledger import Lane
 from streamer.records import Job, Record, TopicPartition
 from streamer.settings import Config
+from streamer.shipping import SETTINGS
 from streamer.state.entries import Audit
 
 log = logging.getLogger(__name__)
@@ -52,8 +54,6 @@ def replay(args: argparse.Namespace) -> int:
         settings = {**SETTINGS, "transactional.id": f"{config.kafka.group_id}-dlq-replay"}
         line = Replay(
             clients.producer(config, settings),
-            topic=config.topics.input,
-            partitions=partitions[config.topics.input],
             dead_letters=config.topics.dead_letters,
             note=note,
         )
@@ -76,7 +76,9 @@ def replay(args: argparse.Namespace) -> int:
         if line is not None:
             books = _Books(config, generations, catalogue)
             try:
-                parcels = _parcels(topic, candidates, config, note, books.claim)
+                input = config.topics.input
+                make = partial(parcel, note=note, topic=input, partitions=partitions[input])
+                parcels = _parcels(topic, candidates, config, make, books.claim)
                 with progress("replaying", len(candidates)) as advance:
                     for chunk in _paced(line, parcels, args.rate):
                         books.give_back(chunk)
@@ -96,7 +98,6 @@ def choose(
     catalogue: Catalogue, chosen: Selection, config: Config, most: int | None, max_replays: int
 ) -> tuple[dict[tuple[int, int], Candidate], Counter[str]]:
     """The candidates by their place in the dead-letter topic, and how many were left out and why."""
-    ours = (config.topics.input, config.topics.retry)
     candidates: dict[tuple[int, int], Candidate] = {}
     left = Counter({"foreign": len(catalogue.foreign) if chosen == Selection() else 0})
     for letter in catalogue:
@@ -105,7 +106,7 @@ def choose(
             continue
         if entry.replayed:
             left["replayed"] += 1
-        elif entry.topic not in ours:
+        elif entry.topic != config.topics.input:
             left["elsewhere"] += 1
         elif entry.replays >= max_replays:
             left["exhausted"] += 1
@@ -133,7 +134,7 @@ def _parcels(
     topic: Topic,
     candidates: Mapping[tuple[int, int], Candidate],
     config: Config,
-    note: Note,
+    make: Callable[[Candidate, Record, str | None], Parcel],
     claim: Callable[[Candidate, Job], None],
 ) -> Iterator[Parcel]:
     """The candidates with their values, which are read again: to hold them all could be too much."""
@@ -142,24 +143,16 @@ def _parcels(
         offsets.setdefault(partition, []).append(offset)
     within = {partition: Bounds(min(found), max(found) + 1) for partition, found in offsets.items()}
     keep_id = "header" in config.input.id_from
-    for message in topic.quiet(within):
-        candidate = candidates.get((message.partition() or 0, message.offset() or 0))
+    for found in topic.quiet(within):
+        candidate = candidates.get((found.partition, found.offset))
         if candidate is None:
             continue
         entry = candidate.letter.entry
-        record = Record(
-            entry.topic,
-            entry.partition,
-            entry.offset,
-            entry.timestamp,
-            message.key(),
-            message.value(),
-            original(headers_of(message)),
-        )
+        record = record_of(found, entry)
         id = identify(record, topic.decoder)
         claim(candidate, Job(record, Lane(TopicPartition(entry.topic, entry.partition)), 0, id))
         # An id that is the coordinate would become the new coordinate: the result keeps the first.
-        yield parcel(candidate, message, note, id if keep_id and id == entry.source else None)
+        yield make(candidate, record, id if keep_id and id == entry.source else None)
 
 
 class _Books:

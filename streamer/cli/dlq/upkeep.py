@@ -19,10 +19,10 @@ from streamer.cli.dlq.reading import Topic, open_index, open_topic, say
 from streamer.cli.options import load_config
 from streamer.deadletters.catalogue import Catalogue
 from streamer.deadletters.letters import NOTE_HEADER, REPLAYED, Note, Step
-from streamer.deadletters.replay import CHUNK_RECORDS
 from streamer.deadletters.selection import Selection
 from streamer.errors import ConfigurationError, StartupError, StreamerError, TransientError
 from streamer.settings import Config
+from streamer.shipping import CHUNK_RECORDS
 from streamer.state.entries import Audit
 
 if TYPE_CHECKING:

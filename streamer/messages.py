@@ -1,12 +1,16 @@
-"""From librdkafka's message to our record: the fields are taken and the message, 881 bytes of it, let go."""
+"""From librdkafka's message to our record: the fields are taken and the message, 881 bytes of it, let go.
+
+Everything that reads Kafka reads it here, for headers can be asked for once only.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-from confluent_kafka import Message
+from typing import TYPE_CHECKING, Any
 
 from streamer.records import Record
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
 
 
 def read(message: Message) -> Record:

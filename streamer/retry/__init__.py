@@ -1,0 +1,1 @@
+"""Bringing delayed records back to the input topic: `streamer retry`, beside the workers."""
