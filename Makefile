@@ -17,11 +17,12 @@ UV = $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test faults lint format bench constraints sbom clean
+.PHONY: help venv demo test test-helm faults lint format bench constraints sbom clean
 
 help:
 	@echo "make demo         the main job with an embedded Kafka, Redis and model (ARGS=\"--serve\" leaves it running)"
 	@echo "make test         lint and every test, against a real Kafka and a real Redis that it starts itself"
+	@echo "make test-helm    the Helm chart, in a real Kubernetes that Go builds the first time"
 	@echo "make faults       the fault suite at full length (an hour and more); writes docs/faults.md"
 	@echo "make lint         ruff and mypy --strict        make format   let ruff rewrite the code"
 	@echo "make bench        the throughput benchmark      make venv     only the installation"
@@ -70,6 +71,12 @@ test: lint
 	@echo "== pytest: unit, engine, contract, integration and fault tests; Kafka and Redis start when a test needs them"
 	@$(BIN)/python -m tests.servers --fetch
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Minutes the first time; after that Helm and Kubernetes are in .cache.
+test-helm: $(STAMP)
+	@"$(UV)" pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[chart,dev]'
+	@$(BIN)/python -m tests.servers --fetch
+	@$(BIN)/python -m pytest tests/helm $(ARGS)
 
 faults: $(STAMP)
 	@$(BIN)/python -m tests.servers --fetch

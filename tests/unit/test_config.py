@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from streamer.errors import (
 )
 from streamer.properties import REFUSED
 from streamer.redaction import without_credentials
+from tests.helm import values_schema
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -459,3 +461,11 @@ def test_the_page_has_every_exit_code() -> None:
         for error in (StreamerError, ConfigurationError, StartupError, FatalError, DeviceError)
     }
     assert {str(code) for code in raised | {0, 4, 130, 141}} == codes
+
+
+# -- helm/streamer/values.schema.json ----------------------------------------------------------------------
+
+
+def test_the_schema_of_the_chart_is_the_settings() -> None:
+    written = values_schema.FILE.read_text("utf-8")
+    assert written == values_schema.complete(json.loads(written)), "python -m tests.helm.values_schema"
