@@ -46,6 +46,11 @@ class Climb:
         self._samples: list[float] = []
         self._tallies: dict[int, _Tally] = {}
 
+    @property
+    def smaller(self) -> int:
+        """Of the two sizes that are compared: a batch that something else kept below it tells nothing."""
+        return self.size if self._rival is None else min(self.size, self._rival)
+
     def next(self, ceiling: int) -> int:
         """The size of the next batch; what lies above `ceiling` is cut to it by the caller."""
         if self._rival is None and self._rest <= 0:

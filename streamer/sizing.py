@@ -72,7 +72,8 @@ class TokenBudget:
         self._memory.held()
         if self._climb is None or not batch.size:
             return
-        self._climb.learn(batch.size, sum(job.tokens for job in batch.jobs), seconds)
+        if len(batch.jobs) < self.max_texts or batch.tokens > self._climb.smaller:
+            self._climb.learn(batch.size, sum(job.tokens for job in batch.jobs), seconds)
         if seconds > 0:
             rate = batch.tokens / seconds
             self._rate = rate if self._rate is None else KEEPS * self._rate + (1 - KEEPS) * rate
