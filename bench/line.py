@@ -3,8 +3,8 @@
     python -m bench.line --texts reviews.csv.gz
 
 The stand-in sleeps 1 ms a batch and 20 us a text: at batches of 64 no more than 28,070 texts/s can come out.
-A second run with a model that costs nothing measures the host path alone. Claims are on, and Kafka, Redis and
-the worker share the machine. `--delivery at_least_once exactly_once` takes turns and compares the two.
+A second run with a model that costs nothing measures the host path alone. Kafka, Redis and the worker share
+the machine. `--delivery at_least_once exactly_once` takes turns and compares; so does `--claims off on`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True, help="CSV with a column `text`; .gz is fine")
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--claims", choices=("on", "off"), default="on")
+    parser.add_argument("--claims", choices=("on", "off"), nargs="+", default=["on"])
+    parser.add_argument("--cases", choices=tuple(CASES), nargs="+", default=list(CASES))
     parser.add_argument(
         "--delivery", choices=("at_least_once", "exactly_once"), nargs="+", default=["at_least_once"]
     )
@@ -47,24 +48,28 @@ def main() -> None:
         source = create_topics(where.bootstrap_servers)
         count = publish(where.bootstrap_servers, source.input, read_texts(args.texts, args.records))
         print(f"{count} texts in {source.input}; the ceiling is {CEILING:,.0f} texts/s")
-        rates: dict[tuple[str, str], list[float]] = {}
+        rates: dict[tuple[str, str, str], list[float]] = {}
         for repeat in range(args.repeats):
-            for delivery, (case, device) in product(args.delivery, CASES.items()):
+            for delivery, case, claims in product(args.delivery, args.cases, args.claims):
                 topics = create_topics(where.bootstrap_servers)
                 topics = Topics(source.input, topics.output, topics.dead_letters)
-                report = run_streamer(where, topics, device, delivery, claims=args.claims == "on")
+                report = run_streamer(where, topics, CASES[case], delivery, claims=claims == "on")
                 found = measure(where.bootstrap_servers, topics)
                 check(found, count)
-                rates.setdefault((delivery, case), []).append(found.per_second)
+                rates.setdefault((delivery, case, claims), []).append(found.per_second)
                 said = f"{found.per_second:8,.0f} texts/s  {json.dumps(report)}"
-                print(f"{repeat + 1} {delivery:13} {case:9} {said}")
+                print(f"{repeat + 1} {delivery:13} {case:9} claims {claims:3} {said}")
         print(f"medians of {args.repeats}:")
-        for (delivery, case), found_rates in rates.items():
+        for (delivery, case, claims), found_rates in rates.items():
             middle = median(found_rates)
             share = f", {middle / CEILING:.0%} of the ceiling" if case == "line" else ""
-            first = median(rates[args.delivery[0], case])
-            ratio = f", {middle / first:.2f} of {args.delivery[0]}" if delivery != args.delivery[0] else ""
-            print(f"{delivery:13} {case:9} {middle:8,.0f} texts/s{share}{ratio}")
+            first = args.delivery[0], case, args.claims[0]
+            ratio = (
+                f", {middle / median(rates[first]):.2f} of the first"
+                if (delivery, claims) != first[::2]
+                else ""
+            )
+            print(f"{delivery:13} {case:9} claims {claims:3} {middle:8,.0f} texts/s{share}{ratio}")
 
 
 def run_streamer(
