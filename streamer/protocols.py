@@ -112,7 +112,7 @@ class Deduplicator(Protocol):
         """All below these offsets is written: a record there that holds its claim may be skipped."""
 
     def give_back(self, jobs: Iterable[Job]) -> None:
-        """They are dead: a replay may claim their ids again."""
+        """They are dead, or delayed: another record, such as their replay, may claim their ids."""
 
     def leave(self, offsets: Mapping[TopicPartition, int]) -> None:
         """What is unfinished below these offsets is left to the next owner, by one that lives.

@@ -16,9 +16,15 @@ class MemoryDeduplicator:
 
     def __init__(self) -> None:
         self.claims: dict[str, tuple[TopicPartition, int]] = {}
+        self.given_back: set[str] = set()
         self.written: dict[TopicPartition, int] = {}
         self.left: dict[TopicPartition, int] = {}
         self.starts: Counter[tuple[TopicPartition, int]] = Counter()
+
+    @property
+    def held(self) -> set[str]:
+        """The ids that no other record may claim."""
+        return self.claims.keys() - self.given_back
 
     def claim(self, jobs: Sequence[Job]) -> list[str | None]:
         for job in jobs:
@@ -35,7 +41,7 @@ class MemoryDeduplicator:
     def give_back(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             if self.claims.get(job.id) == _coordinate(job.record):
-                del self.claims[job.id]
+                self.given_back.add(job.id)
 
     def leave(self, offsets: Mapping[TopicPartition, int]) -> None:
         self.left |= offsets
@@ -48,13 +54,14 @@ class MemoryDeduplicator:
         del self.starts[_coordinate(job.record)]
 
     def _claim(self, id: str, partition: TopicPartition, offset: int) -> str | None:
-        holder = self.claims.get(id)
-        if holder is None:  # new, or given back: then also below what is written, and it goes on all the same
-            self.claims[id] = partition, offset
-            return None
-        if holder != (partition, offset):
+        mine = self.claims.get(id) == (partition, offset)
+        if mine and offset < self.written.get(partition, -1):
+            return "redelivered"
+        if id in self.claims and not mine and id not in self.given_back:
             return "duplicate"
-        return "redelivered" if offset < self.written.get(partition, -1) else None
+        self.claims[id] = partition, offset
+        self.given_back.discard(id)
+        return None
 
 
 class NoDeduplication:

@@ -8,6 +8,10 @@ coordinate goes on, as often as it takes, until its result is published and the 
     my coordinate               go on (a redelivery, or the answer to the first call was lost)
     my coordinate, written      skip: redelivered
     another coordinate          skip: duplicate
+    another that gave it back   claim it, go on: the replay of a dead letter, or its correction
+
+A dead or delayed record gives its claim back by a sign on it, and the claim stays: should that record be read
+again because its commit did not happen, it is known to be written and does not die twice.
 
 What is written is one offset a partition, not a mark a claim: results leave in order, so all below it is
 written too. That makes the mark as cheap as the commit that it precedes.
@@ -35,17 +39,19 @@ log = logging.getLogger(__name__)
 CHUNK = 4000  # ids a call: Lua unpacks no more than about 8,000 values
 LONGEST_KEY = 40  # bytes of an id kept as they are; beyond, 16 bytes of hash
 
+# On a claim that was given back. No coordinate ends so.
+FREE = b"!"
 # KEYS: claims. ARGV: seconds to live, then for each claim its coordinate. Returns what each key held before:
 # nothing, or a coordinate; a key that comes twice in one call held what the first brought.
 CLAIM = """
 local held, mine = redis.call('MGET', unpack(KEYS)), {}
 for i, key in ipairs(KEYS) do
-  if not held[i] then
-    held[i] = mine[key] or false
-    if not held[i] then
-      mine[key] = ARGV[i + 1]
-      redis.call('SET', key, mine[key], 'EX', ARGV[1])
-    end
+  local coordinate = ARGV[i + 1]
+  if mine[key] then
+    held[i] = mine[key]
+  elseif not held[i] or (held[i]:sub(-1) == '!' and held[i] ~= coordinate .. '!') then
+    held[i], mine[key] = false, coordinate
+    redis.call('SET', key, coordinate, 'EX', ARGV[1])
   end
 end
 return held
@@ -60,11 +66,15 @@ for i = 2, #ARGV, 2 do
 end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 """
-# KEYS: claims. ARGV: for each its coordinate.
+# KEYS: claims. ARGV: what it adds to them, then for each its coordinate.
 GIVE_BACK = """
 for i, key in ipairs(KEYS) do
-  if redis.call('GET', key) == ARGV[i] then redis.call('DEL', key) end
+  if redis.call('GET', key) == ARGV[i + 1] then redis.call('APPEND', key, ARGV[1]) end
 end
+"""
+# KEYS: one claim. ARGV: it as it was given back, and as it is when it is held.
+TAKE_BACK = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL') end
 """
 
 
@@ -97,6 +107,7 @@ class RedisDeduplicator:
         self._claim = client.register_script(CLAIM)
         self._mark = client.register_script(MARK)
         self._give_back = client.register_script(GIVE_BACK)
+        self._take_back = client.register_script(TAKE_BACK)
 
     def check(self) -> None:
         """Raises StartupError when Redis is away, refuses what it will be asked, or would drop claims."""
@@ -107,7 +118,8 @@ class RedisDeduplicator:
             # What a window asks for, so that a user without the rights is told now, not by a line that waits.
             key, coordinate = self._key("streamer check"), b"streamer check"
             self._claim(keys=[key], args=[1, coordinate])
-            self._give_back(keys=[key], args=[coordinate])
+            self._give_back(keys=[key], args=[FREE, coordinate])
+            self._take_back(keys=[key], args=[coordinate + FREE, coordinate])
             self._mark(keys=[self._written], args=[self._ttl])
             self._client.hgetall(self._left)
         except FAILURES as error:
@@ -124,6 +136,7 @@ class RedisDeduplicator:
     def claim(self, jobs: Sequence[Job]) -> list[str | None]:
         verdicts: list[str | None] = [None] * len(jobs)
         again: list[int] = []
+        given_back: set[int] = set()
         away = False
         for numbers, holders in self._call(self._claim, jobs, self._ttl):
             if isinstance(holders, TransientError):
@@ -133,13 +146,19 @@ class RedisDeduplicator:
             for number, holder in zip(numbers, holders, strict=True):
                 if holder is None:
                     continue
-                if holder == self._coordinate(jobs[number].record):
-                    again.append(number)
-                else:
+                coordinate = self._coordinate(jobs[number].record)
+                if holder == coordinate + FREE:
+                    given_back.add(number)
+                elif holder != coordinate:
                     verdicts[number] = "duplicate"
+                    continue
+                again.append(number)
         if again:
             try:
                 self._look_up(jobs, again, verdicts)
+                for number in given_back:
+                    if verdicts[number] is None:
+                        self._hold_again(jobs[number])
             except TransientError as error:
                 self._go_without(error, jobs, again)
                 away = True
@@ -160,7 +179,7 @@ class RedisDeduplicator:
     def give_back(self, jobs: Iterable[Job]) -> None:
         # A record that could not be decoded never had an id, and so no claim.
         claimed = [job for job in jobs if job.id]
-        for _, answer in self._call(self._give_back, claimed):
+        for _, answer in self._call(self._give_back, claimed, FREE):
             if isinstance(answer, TransientError):
                 self._wait_or_log("give_back", answer)
 
@@ -182,7 +201,7 @@ class RedisDeduplicator:
         transient(lambda: self._client.hdel(self._starts, self._coordinate(job.record)))
 
     def _call(
-        self, script: Script, jobs: Sequence[Job], *first: int
+        self, script: Script, jobs: Sequence[Job], first: int | bytes
     ) -> Iterator[tuple[Sequence[int], list[Any] | TransientError]]:
         """Call the script with the jobs' keys and coordinates: numbers of jobs, and the answer to them.
 
@@ -199,7 +218,7 @@ class RedisDeduplicator:
         calls: list[Call] = [
             (
                 [keys[number] for number in chunk],
-                [*first, *(self._coordinate(jobs[number].record) for number in chunk)],
+                [first, *(self._coordinate(jobs[number].record) for number in chunk)],
             )
             for chunk in chunks
         ]
@@ -219,6 +238,11 @@ class RedisDeduplicator:
         if taken := left.keys() & {self._field(jobs[number].record) for number in again}:
             # From now on they are in our hands, and it is us that they may kill.
             transient(lambda: self._client.hdel(self._left, *taken))
+
+    def _hold_again(self, job: Job) -> None:
+        """It was given back, and then its worker died before that was marked: it goes on, with its claim."""
+        key, coordinate = self._key(job.id), self._coordinate(job.record)
+        transient(lambda: self._take_back(keys=[key], args=[coordinate + FREE, coordinate]))
 
     def _offsets(self) -> list[dict[bytes, bytes]]:
         """What is written, and what was left in good order, by partition."""

@@ -146,13 +146,22 @@ def test_only_the_holder_gives_back(claims: Deduplicator) -> None:
     assert claims.claim([job(5, id="a")]) == ["duplicate"]
 
 
-def test_a_dead_record_below_the_mark_does_not_keep_its_id_when_read_again(claims: Deduplicator) -> None:
+def test_a_dead_record_does_not_die_again_and_does_not_keep_its_id(claims: Deduplicator) -> None:
     claims.claim([job(0, id="a")])
     claims.give_back([job(0, id="a")])
     claims.mark({FIRST: 1})
-    assert claims.claim([job(0, id="a")]) == [GO_ON]
+    assert claims.claim([job(0, id="a")]) == ["redelivered"], "its worker died before the commit"
+    assert claims.claim([job(3, id="a"), job(4, id="a")]) == [GO_ON, "duplicate"], "its correction"
+    assert claims.claim([job(0, id="a")]) == ["duplicate"]
+
+
+def test_what_was_given_back_and_not_marked_is_claimed_again(claims: Deduplicator) -> None:
+    claims.claim([job(0, id="a")])
     claims.give_back([job(0, id="a")])
-    assert claims.claim([job(3, id="a")]) == [GO_ON], "its correction"
+    assert claims.claim([job(0, id="a")]) == [GO_ON]
+    assert claims.claim([job(3, id="a")]) == ["duplicate"], "the first one has its claim again"
+    claims.give_back([job(0, id="a")])
+    assert claims.claim([job(3, id="a")]) == [GO_ON]
 
 
 def test_without_deduplication_everything_goes_on() -> None:

@@ -89,7 +89,7 @@ class Claims(MemoryDeduplicator):
     """In memory, with hooks. `shared` is the memory, which outlives the process."""
 
     def __init__(self, shared: MemoryDeduplicator, hook: Callable[[str], None]) -> None:
-        self.claims, self.written = shared.claims, shared.written
+        self.claims, self.given_back, self.written = shared.claims, shared.given_back, shared.written
         self.left, self.starts = shared.left, shared.starts
         self.hook = hook
 

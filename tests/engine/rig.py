@@ -213,14 +213,18 @@ class Rig:
     def unmarked(self) -> set[tuple[int, int]]:
         """The coordinates that may be written once more, for neither a mark nor a commit holds them back.
 
-        Marks do not hold the dead back: their claims are given back, for a replay.
+        Marks hold back what has a claim; a dead record that could not be decoded has no id, and so none.
         """
         self.read_what_was_written()
-        dead = set(self.buried())
+        nameless = {
+            (int(found["dlq.partition"]), int(found["dlq.offset"]))
+            for found in map(headers, self.dead_letters)
+            if found["dlq.stage"] == "decode"
+        }
         marked = {partition.partition: offset for partition, offset in self.memory.written.items()}
         committed = {partition.partition: offset for partition, offset in self.log.committed.items()}
         uncommitted = {at for at in self.written if at[1] >= committed.get(at[0], 0)}
-        return {at for at in uncommitted if at in dead or at[1] >= marked.get(at[0], 0)}
+        return {at for at in uncommitted if at in nameless or at[1] >= marked.get(at[0], 0)}
 
     def read_what_was_written(self) -> None:
         """Add what is new to `written` and `written_ids`."""

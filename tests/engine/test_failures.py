@@ -178,7 +178,7 @@ def test_a_dead_letter_gives_its_claim_back_even_if_redis_is_away_at_first() -> 
     rig.send("refused", "a")
     rig.on = away("give_back:before", 3)
     rig.run()
-    assert rig.memory.claims == {} and rig.log.committed == rig.ends
+    assert rig.memory.held == set() and rig.log.committed == rig.ends
 
 
 def test_an_index_that_is_away_holds_nothing_up() -> None:

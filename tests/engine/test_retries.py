@@ -140,7 +140,7 @@ def test_a_delayed_record_comes_back_level_after_level_and_dies_after_the_last()
     assert (found["dlq.attempts"], found["dlq.offset"]) == ("3", "3")
     assert found["retry.origin"] == "texts.in:0:0"
     assert found["traceparent"] == "00-1"
-    assert rig.ids == ["b"] and rig.memory.claims.keys() == {"b"}
+    assert rig.ids == ["b"] and rig.memory.held == {"b"}
     assert rig.clock.now - started > 660.0
 
 
@@ -150,7 +150,7 @@ def test_a_delayed_record_gives_its_claim_back_and_passes_deduplication() -> Non
     rig.send("busy", "a")
     rig.send("busy too")  # its id is its coordinate, and stays so
     rig.run()
-    assert rig.memory.claims == {} and len(rig.delayed) == 2 and not rig.results
+    assert rig.memory.held == set() and len(rig.delayed) == 2 and not rig.results
     assert rig.engine.metrics.delayed == 2 and rig.log.committed == rig.ends
     rig.restart()
     settle(rig)

@@ -329,9 +329,8 @@ class World:
         """A fault lies between the two, and it found the record unmarked."""
         if self.exactly_once:
             return False  # nothing explains it
-        marked = 0 if place in self.auditor.dead else place[1] + 1
         return any(
-            fault.marks.get(place[0], 0) < marked
+            fault.marks.get(place[0], 0) <= place[1]
             for fault in self.faults
             if after.at + 0.01 >= fault.start and before.at <= (fault.end or time.time()) + 0.01
         )
