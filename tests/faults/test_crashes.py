@@ -49,7 +49,7 @@ def test_kill_9_at_random_loses_nothing(make_world: MakeWorld, delivery: str) ->
     account = world.finish()
     assert account.faults == KILLS
     hit = sum(worker.said("records unfinished") for worker in world.workers)
-    assert hit > KILLS / 2, f"only {hit} of {KILLS} kills met a worker with work in hand"
+    assert hit > KILLS / 4, f"only {hit} of {KILLS} kills met a worker with work in hand"
 
 
 @pytest.mark.case("2")
