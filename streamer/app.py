@@ -68,7 +68,7 @@ def build(config: Config, metrics: Metrics | None = None) -> Engine:
         sink=sink,
         backend=backend,
         worker=ThreadWorker(tracing.backend(backend) if tracing else backend, threads=backend.threads),
-        decoder=Decoder(config.input.format, config.input.id_from, config.input.max_bytes),
+        decoder=Decoder(*config.input.decoding),
         deduplicator=deduplicator,
         dead_letters=dead_letters,
         window=Window(

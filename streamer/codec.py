@@ -41,13 +41,16 @@ _decode_msgpack = msgspec.msgpack.Decoder(Text).decode
 class Decoder:
     """Turns a record's value into a text and an id.
 
-    `max_bytes` bounds the value before anything looks into it.
+    `max_bytes` bounds the value, and `max_headers` their number, before anything looks into them.
     """
 
-    def __init__(self, format: Format, id_from: Sequence[IdSource], max_bytes: int) -> None:
+    def __init__(
+        self, format: Format, id_from: Sequence[IdSource], max_bytes: int, max_headers: int = 1000
+    ) -> None:
         self._parse = _parser(format)
         self._id_from = tuple(id_from)
         self._max_bytes = max_bytes
+        self._max_headers = max_headers
 
     def decode(self, record: Record) -> tuple[str, Text]:
         """The record's id and text. Raises RecordError with the reason that the dead letter will carry."""
@@ -56,6 +59,10 @@ class Decoder:
         value = record.value or b""
         if len(value) > self._max_bytes:
             raise RecordError("too_large", f"{len(value)} bytes; the limit is {self._max_bytes}")
+        if len(record.headers) > self._max_headers:
+            raise RecordError(
+                "too_many_headers", f"{len(record.headers)} headers; the limit is {self._max_headers}"
+            )
         text = self._parse(value)
         if not text.text or text.text.isspace():
             raise RecordError("empty_text", "the text is empty or only white space")

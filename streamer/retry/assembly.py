@@ -32,7 +32,7 @@ def build(config: Config, metrics: Metrics) -> Mover:
         input=config.topics.input,
         dead_letters=config.topics.dead_letters,
         partitions=cluster.partitions,
-        decoder=Decoder(config.input.format, config.input.id_from, config.input.max_bytes),
+        decoder=Decoder(*config.input.decoding),
         deduplicator=deduplicator,
         index=dead_letters,
         metrics=metrics,

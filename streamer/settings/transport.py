@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from streamer.codec import Format, IdSource
-from streamer.settings.section import Bytes, Name, Properties, Section, Topic
+from streamer.settings.section import Bytes, Count, Name, Properties, Section, Topic
 
 
 class Kafka(Section, frozen=True):
@@ -135,3 +135,9 @@ class Input(Section, frozen=True):
         Meta(min_length=1, description="where a record's id is looked for, in this order"),
     ] = ("header", "field", "content", "coordinate")
     max_bytes: Annotated[Bytes, Meta(description="a longer value is a dead letter")] = 1_000_000
+    max_headers: Annotated[Count, Meta(description="a record with more headers is a dead letter")] = 1000
+
+    @property
+    def decoding(self) -> tuple[Format, tuple[IdSource, ...], int, int]:
+        """What a Decoder is made of."""
+        return self.format, self.id_from, self.max_bytes, self.max_headers

@@ -92,6 +92,5 @@ class KafkaSink:
     def _failed(self, message: Outgoing, error: KafkaError, again: bool) -> None:
         if not again and not error.fatal() and (not self._held or self._backoff.ready(self._clock())):
             wait = self._backoff.fail(self._clock())
-            topic = self._writer.topic_of(message.job)
-            log.error("%s: cannot write to it, trying again in %.1f s: %s", topic, wait, error)
+            log.error("%s; trying again in %.1f s", self._writer.explain(message.job, error), wait)
         self._held.append(message)

@@ -252,7 +252,7 @@ class TransactionalSink:
     def _failed(self, message: Outgoing, error: KafkaError, again: bool) -> None:
         if self._step == self._abort:
             return  # given up, not failed
-        why = None if again else f"{self._writer.topic_of(message.job)}: cannot write to it: {error}"
+        why = None if again else self._writer.explain(message.job, error)
         self._open_transaction.fail(why)
 
     # -- what went wrong -------------------------------------------------------------------------------------

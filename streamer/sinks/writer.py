@@ -173,6 +173,24 @@ class Writer:
             return self._results
         return self._retries[job.settled.level - 1] if isinstance(job.settled, Delay) else self._dead_letters
 
+    def explain(self, job: Job, error: KafkaError) -> str:
+        """Why a message cannot be written, which holds its partition, and the way out."""
+        topic, record = self.topic_of(job), job.record
+        why = f"{topic}: cannot write to it: {error.name()}: {error.str()}"
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            size = len(record.value or b"") + len(record.key or b"")
+            place = f"{record.topic}[{record.partition}]@{record.offset}"
+            return (
+                f"{why}. {place} has {size:,} bytes and holds its partition: raise max.message.bytes "
+                f"of {topic} (kafka-configs --alter --topic {topic} --add-config "
+                f"max.message.bytes={size * 2}), or set compression.type in kafka.producer"
+            )
+        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            return f"{why}. Create it with `streamer topics create`"
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return f"{why}. Give this worker's user the right Write on {topic}"
+        return why
+
     def _delivered(
         self, message: Outgoing, alone: bool, error: KafkaError | None, receipt: Message | None
     ) -> None:

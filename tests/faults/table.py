@@ -41,6 +41,7 @@ CASES: dict[str, str] = {
     "20": "bad input and random values",
     "21": "compression bombs of 12 MB",
     "22": "a dead letter too large for its topic",
+    "23": "a replay killed again and again, and one killed inside a chunk",
     "24": "transaction markers, retention past the commit",
     "25": "out of device memory at random sizes",
 }

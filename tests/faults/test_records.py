@@ -143,6 +143,7 @@ def test_a_dead_letter_that_its_topic_refuses_holds_the_commit(make_world: MakeW
     world.send(50)
     worker = world.start()
     wait_until(lambda: worker.said("cannot write to it"), "the refusal")
+    assert worker.said(f"--topic {world.dead_letters} --add-config max.message.bytes="), "the way out"
     fault = world.broken()
     for _ in range(3):
         samples = world.auditor.samples

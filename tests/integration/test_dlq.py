@@ -17,6 +17,8 @@ import redis
 
 from streamer.records import Envelope
 from tests.conftest import MakeTopic
+from tests.faults import table
+from tests.faults.world import Account
 from tests.integration.dlq import FAILED_AT, Desk, headers, state
 from tests.integration.line import ROOT, Line, Reader, wait_until
 from tests.servers import KafkaServer
@@ -49,6 +51,14 @@ def publish(line: Line, ids: range, size: int = 300) -> None:
         for good in range(2):
             line.publish(msgspec.json.encode({"id": f"good-{number}-{good}", "text": "x"}), number % 2)
     line.flush()
+
+
+def enter_replays(desk: Desk, letters: int, faults: int) -> None:
+    """Case 23 in the table of tests/faults: what became of letters whose replay was killed."""
+    results = desk.results()
+    lost = [f"{letters - len(results)} of {letters}"] if len(results) < letters else []
+    twice = results.total() - len(results)
+    table.enter("23", Account(letters, faults, lost, twice, [], "at_least_once", 0.0))
 
 
 def reached(running: subprocess.Popen[str], seen: Reader, goal: int) -> bool:
@@ -196,6 +206,7 @@ def test_killed_again_and_again_it_repeats_none_and_skips_none(desk: Desk) -> No
     assert state(desk.index) == before
     assert sum(audit.count for audit in before[2]) == 200
     desk.work()
+    enter_replays(desk, 200, kills)
     assert set(desk.results().values()) == {1} and desk.results().total() == 200
 
 
@@ -233,6 +244,8 @@ cli.main(["dlq", "replay", "--rate", "20", "--config", {str(desk.config)!r}])
     last = desk.json("replay")[0]
     assert last["replayed"] == (0 if name == "_Books" else 20)
     replayed = desk.replayed()
+    desk.work()
+    enter_replays(desk, 60, 1)
     assert len(replayed) == 60 and set(replayed.values()) == {1}
     before = state(desk.index)
     assert desk("rebuild")[0] == 0

@@ -267,3 +267,13 @@ def test_any_message_fits_a_header(message: str) -> None:
     line = scrub(message)
     assert len(line.encode()) <= 1024 and "\n" not in line
     assert dict(encode(dead(record(b""), message)).headers)["dlq.message"] == line.encode()
+
+
+def test_headers_beyond_the_bound_are_refused_before_the_value_is_looked_at() -> None:
+    decoder = Decoder("json", ["field"], 1000, max_headers=3)
+    headers: list[tuple[str, bytes | None]] = [("a", b"")] * 4
+    with pytest.raises(RecordError) as caught:
+        decoder.decode(Record("texts.in", 0, 0, 0, None, b"not JSON", headers))
+    assert (caught.value.reason, caught.value.detail) == ("too_many_headers", "4 headers; the limit is 3")
+    record = Record("texts.in", 0, 0, 0, None, b'{"id": "1", "text": "fine"}', headers[:3])
+    assert decoder.decode(record)[0] == "1"

@@ -65,7 +65,7 @@ def open_topic(config: Config) -> Iterator[Topic]:
 
 def decoder(config: Config) -> Decoder:
     """As the worker has it: it finds the id by which a record was claimed."""
-    return Decoder(config.input.format, config.input.id_from, config.input.max_bytes)
+    return Decoder(*config.input.decoding)
 
 
 def open_index(config: Config) -> RedisDeadLetters | None:
