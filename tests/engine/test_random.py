@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -103,6 +104,39 @@ class Group:
             return False
         return True
 
+    def live_through(self, fate: Callable[[str], None]) -> None:
+        """Trouble for a while, and then peace until all is committed."""
+        for member in self.members:
+            member.on = fate
+        for _ in range(600):
+            if self.random.random() < 0.05:
+                self.move()
+            self.step(self.random.choice(self.members))
+        for member in self.members:
+            member.on = lambda point: None
+            if isinstance(member.sink, LateSink):
+                member.sink.rate = 10**9
+        log = self.members[0].log
+        for _ in range(2000):
+            for member in self.members:
+                self.step(member)
+            if log.committed == self.members[0].ends:
+                break
+        assert self.crashes > 0 and self.moves > 5, "the seed brings trouble"
+
+
+def misfortune(random: Random) -> Callable[[str], None]:
+    """A crash now and then, anywhere, and more often something that is away for a moment."""
+
+    def fate(point: str) -> None:
+        draw = random.random()
+        if draw < 0.005:
+            raise Crash(point)
+        if draw < 0.03 and point.partition(":")[0] in ("claim", "infer", "mark", "give_back", "index"):
+            raise TransientError("away")
+
+    return fate
+
 
 def fill(rig: Rig, random: Random) -> None:
     ids = 0
@@ -131,31 +165,14 @@ def test_whatever_happens_every_record_is_accounted_for(seed: int, sink: type[Pr
     group = Group(random, sink)
     fill(group.members[0], random)
 
-    def fate(point: str) -> None:
-        draw = random.random()
-        if draw < 0.005:
-            raise Crash(point)
-        if draw < 0.03 and point.partition(":")[0] in ("claim", "infer", "mark", "give_back", "index"):
-            raise TransientError("away")
+    fate = misfortune(random)
+
+    def scarce_memory_too(point: str) -> None:
+        fate(point)
         if point == "infer:before":
             memory = random.choice([20, 50, 10**9])  # a single text of 13 tokens fits always
             for member in group.members:
                 member.scorer.memory = memory
 
-    for member in group.members:
-        member.on = fate
-    for _ in range(600):
-        if random.random() < 0.05:
-            group.move()
-        group.step(random.choice(group.members))
-    for member in group.members:
-        member.on = lambda point: None
-        if issubclass(sink, LateSink):
-            member.sink.rate = 10**9  # type: ignore[attr-defined]
-    for _ in range(2000):
-        for member in group.members:
-            group.step(member)
-        if group.members[0].log.committed == group.members[0].ends:
-            break
-    assert group.crashes > 0 and group.moves > 5, "the seed brings trouble"
+    group.live_through(scarce_memory_too)
     check_accounts(group.members[0], explained=group.unmarked)

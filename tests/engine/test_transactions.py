@@ -7,7 +7,6 @@ from random import Random
 
 import pytest
 
-from streamer.errors import TransientError
 from streamer.limits import Limits
 from streamer.records import Envelope, Job, Release, TopicPartition
 from streamer.sinks.memory import MemorySink
@@ -15,7 +14,7 @@ from tests.engine.accounts import check_accounts
 from tests.engine.parts import Crash, PromptSink
 from tests.engine.rig import Rig
 from tests.engine.test_crashes import crash_at, mixed
-from tests.engine.test_random import Group, fill
+from tests.engine.test_random import Group, fill, misfortune
 
 POINTS = [
     f"{step}:{when}"
@@ -143,25 +142,5 @@ def test_whatever_happens_nothing_is_written_twice(seed: int) -> None:
     group = Group(random, AtomicSink)
     fill(group.members[0], random)
 
-    def fate(point: str) -> None:
-        draw = random.random()
-        if draw < 0.005:
-            raise Crash(point)
-        if draw < 0.03 and point.partition(":")[0] in ("claim", "infer", "mark", "give_back", "index"):
-            raise TransientError("away")
-
-    for member in group.members:
-        member.on = fate
-    for _ in range(600):
-        if random.random() < 0.05:
-            group.move()
-        group.step(random.choice(group.members))
-    for member in group.members:
-        member.on = lambda point: None
-    for _ in range(2000):
-        for member in group.members:
-            group.step(member)
-        if group.members[0].log.committed == group.members[0].ends:
-            break
-    assert group.crashes > 0 and group.moves > 5, "the seed brings trouble"
+    group.live_through(misfortune(random))
     check_accounts(group.members[0])
