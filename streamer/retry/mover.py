@@ -178,8 +178,13 @@ class Mover:
         except (TransientError, Aborted) as error:
             wait = self._backoff.fail(self._clock())
             log.warning("%d records are due and wait %.1f s: %s", len(due), wait, error)
+            # What is due goes on being read otherwise, and nothing of it leaves.
+            self._consumer.pause([Position(*partition) for partition in self._waiting])
         else:
-            self._backoff.succeed()
+            if self._backoff.failures:
+                self._backoff.succeed()
+                empty = [Position(*partition) for partition, lane in self._waiting.items() if not lane]
+                self._consumer.resume(empty)
 
     def _ship(self, due: list[Delayed]) -> None:
         for broken, run in groupby(due, lambda one: bool(one.found.defect)):

@@ -21,7 +21,7 @@ from tests.conftest import MakeTopic
 from tests.faults.worker import BUSY, Plan
 from tests.integration.dlq import headers
 from tests.integration.line import ROOT, Line, Worker, wait_until
-from tests.servers import KafkaServer
+from tests.servers import KafkaServer, RedisServer
 
 WORKER = ("tests.faults.worker", msgspec.json.encode(Plan()).decode(), "run")
 
@@ -242,3 +242,21 @@ def test_of_two_with_one_transactional_id_the_elder_ends_and_none_comes_back_twi
     wait_until(lambda: worker.well and len(line.ids()) == 20, "the results")
     origins = Counter((headers(m)["retry.origin"], headers(m)["retry.level"]) for m in line.returned())
     assert len(origins) == 40 and set(origins.values()) == {1}
+
+
+def test_while_redis_is_away_nothing_comes_back_and_then_all_of_it(
+    line: Delays, breakable_redis: RedisServer
+) -> None:
+    line.config["redis"]["url"] = breakable_redis.url
+    mover = line.mover("--exit-when-idle", "5")
+    wait_until(lambda: mover.said("bringing records back"), "the mover")
+    breakable_redis.suspend()
+    for number in range(1500):
+        line.delayed(f"r{number}", number % 2)
+    line.flush()
+    wait_until(lambda: mover.well and "records are due and wait" in mover.log.read_text(), "the outage")
+    assert line.returned() == []
+    breakable_redis.resume()
+    assert mover.wait() == 0, mover.log.read_text("utf-8")
+    ids = Counter(json.loads(message.value() or b"")["id"] for message in line.returned())
+    assert len(ids) == 1500 and set(ids.values()) == {1}
