@@ -27,7 +27,7 @@ RUN uv venv "$VIRTUAL_ENV"
 
 FROM build AS build-cpu
 RUN --mount=type=cache,target=/root/.cache/uv UV_TORCH_BACKEND=cpu \
-    uv pip install --constraints constraints.txt --requirements pyproject.toml --extra torch
+    uv pip install --constraints constraints.txt --requirements pyproject.toml --extra torch --extra otel
 COPY README.md LICENSE ./
 COPY streamer streamer
 RUN --mount=type=cache,target=/root/.cache/uv uv pip install --no-deps .
@@ -35,7 +35,7 @@ RUN --mount=type=cache,target=/root/.cache/uv uv pip install --no-deps .
 # On Linux the package index's own torch is the CUDA build, with NVIDIA's libraries beside it as packages.
 FROM build AS build-cuda
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv pip install --constraints constraints.txt --requirements pyproject.toml --extra torch
+    uv pip install --constraints constraints.txt --requirements pyproject.toml --extra torch --extra otel
 COPY README.md LICENSE ./
 COPY streamer streamer
 RUN --mount=type=cache,target=/root/.cache/uv uv pip install --no-deps .

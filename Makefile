@@ -76,6 +76,7 @@ test: lint
 test-helm: $(STAMP)
 	@"$(UV)" pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[chart,dev]'
 	@$(BIN)/python -m tests.servers --fetch
+	@$(BIN)/python -m tests.helm.tools
 	@$(BIN)/python -m pytest tests/helm $(ARGS)
 
 faults: $(STAMP)
@@ -98,7 +99,7 @@ sbom: $(STAMP)
 	@mkdir -p dist
 	"$(UV)" venv --quiet --clear --python $(BIN)/python .cache/image
 	"$(UV)" pip install --quiet --python .cache/image/bin/python --constraints constraints.txt \
-	  --requirements pyproject.toml --extra torch
+	  --requirements pyproject.toml --extra torch --extra otel
 	"$(UV)" pip install --quiet --python .cache/image/bin/python --no-deps .
 	"$(UV)" tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml \
 	  --output-reproducible --output-file dist/sbom.cdx.json .cache/image

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/licenses.md"
-IMAGE = ("torch",)
+IMAGE = ("torch", "otel")
 
 # Permissive, or (MPL) binding only for changed files of the package itself.
 ALLOWED = frozenset(

