@@ -19,6 +19,7 @@ COMMON = [f"{step}:{when}" for step in ("claim", "infer", "publish", "mark") for
 COMMIT = [f"commit:{when}" for when in MOMENTS]
 TRANSACTION = ["offsets:before", "offsets:after", *(f"transaction:{when}" for when in MOMENTS)]
 KILLS = runs(8, 1000)
+pytestmark = pytest.mark.timeout(runs(120, 900))
 
 
 @pytest.mark.case("1")

@@ -18,6 +18,7 @@ from tests.servers import KafkaServer, RedisServer
 
 DELIVERIES = ["at_least_once", "exactly_once"]
 SECONDS = runs(3, 30)
+pytestmark = pytest.mark.timeout(runs(120, 900))
 BUSY = Plan(jitter_ms=30)
 ALIVE = "the worker lived, and knows what was under way when it lost its partitions"
 HANGS = [
