@@ -103,7 +103,10 @@ class Deduplicator(Protocol):
     """Remembers which record was the first to bring an id. Every method may raise TransientError."""
 
     def claim(self, jobs: Sequence[Job]) -> list[str | None]:
-        """For each job None (go on) or why it is skipped: "duplicate" or "redelivered".
+        """For each job None (go on) or why it is skipped.
+
+        "same_window": one of these jobs has its id. "duplicate": another record has. "redelivered": it has
+        its own claim, and is written.
 
         Sets `suspect` on a job that goes on and that another run has claimed before.
         """

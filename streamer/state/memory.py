@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 from msgspec.structs import replace
 
@@ -32,7 +32,8 @@ class MemoryDeduplicator:
             job.suspect = self.claims.get(job.id) == (partition, offset)
             if job.suspect and partition in self.left:
                 job.lane.survived = max(job.lane.survived, self.left.pop(partition))
-        return [self._claim(job.id, *_coordinate(job.record)) for job in jobs]
+        here = {_coordinate(job.record) for job in jobs}
+        return [self._claim(job.id, *_coordinate(job.record), here) for job in jobs]
 
     def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
         for partition, offset in offsets.items():
@@ -53,12 +54,14 @@ class MemoryDeduplicator:
     def end(self, job: Job) -> None:
         del self.starts[_coordinate(job.record)]
 
-    def _claim(self, id: str, partition: TopicPartition, offset: int) -> str | None:
+    def _claim(
+        self, id: str, partition: TopicPartition, offset: int, here: Set[tuple[TopicPartition, int]]
+    ) -> str | None:
         mine = self.claims.get(id) == (partition, offset)
         if mine and offset < self.written.get(partition, -1):
             return "redelivered"
         if id in self.claims and not mine and id not in self.given_back:
-            return "duplicate"
+            return "same_window" if self.claims[id] in here else "duplicate"
         self.claims[id] = partition, offset
         self.given_back.discard(id)
         return None

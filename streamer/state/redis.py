@@ -137,6 +137,7 @@ class RedisDeduplicator:
         verdicts: list[str | None] = [None] * len(jobs)
         again: list[int] = []
         given_back: set[int] = set()
+        here: set[bytes] = set()  # the coordinates of these jobs, once a duplicate asks for them
         away = False
         for numbers, holders in self._call(self._claim, jobs, self._ttl):
             if isinstance(holders, TransientError):
@@ -150,7 +151,8 @@ class RedisDeduplicator:
                 if holder == coordinate + FREE:
                     given_back.add(number)
                 elif holder != coordinate:
-                    verdicts[number] = "duplicate"
+                    here = here or {self._coordinate(job.record) for job in jobs}
+                    verdicts[number] = "same_window" if holder in here else "duplicate"
                     continue
                 again.append(number)
         if again:

@@ -82,8 +82,10 @@ def test_another_coordinate_skip(claims: Deduplicator) -> None:
 
 def test_of_one_id_in_a_window_the_first_goes_on(claims: Deduplicator) -> None:
     window = [job(0, id="a"), job(1, id="b"), job(2, id="a"), job(0, 1, id="a")]
-    assert claims.claim(window) == [GO_ON, GO_ON, "duplicate", "duplicate"]
-    assert claims.claim(window) == [GO_ON, GO_ON, "duplicate", "duplicate"], "and the same one the next time"
+    assert claims.claim(window) == [GO_ON, GO_ON, "same_window", "same_window"]
+    assert claims.claim(window) == [GO_ON, GO_ON, "same_window", "same_window"], (
+        "and the same one the next time"
+    )
 
 
 def test_no_jobs_no_verdicts(claims: Deduplicator) -> None:
@@ -94,7 +96,7 @@ def test_no_jobs_no_verdicts(claims: Deduplicator) -> None:
 
 def test_10_000_ids_in_one_call(claims: Deduplicator) -> None:
     window = [job(number, id=f"id{number % 9_999}") for number in range(10_000)]
-    assert claims.claim(window) == [GO_ON] * 9_999 + ["duplicate"]
+    assert claims.claim(window) == [GO_ON] * 9_999 + ["same_window"]
     claims.give_back(window)
     assert claims.claim([job(99_999, id="id5000")]) == [GO_ON]
 
@@ -113,7 +115,7 @@ def test_10_000_ids_in_one_call(claims: Deduplicator) -> None:
     ],
 )
 def test_any_id_is_an_id(claims: Deduplicator, id: str) -> None:
-    assert claims.claim([job(0, id=id), job(1, id=id + "!"), job(2, id=id)]) == [GO_ON, GO_ON, "duplicate"]
+    assert claims.claim([job(0, id=id), job(1, id=id + "!"), job(2, id=id)]) == [GO_ON, GO_ON, "same_window"]
 
 
 # -- marks and what is given back -------------------------------------------------------------------------
@@ -151,7 +153,7 @@ def test_a_dead_record_does_not_die_again_and_does_not_keep_its_id(claims: Dedup
     claims.give_back([job(0, id="a")])
     claims.mark({FIRST: 1})
     assert claims.claim([job(0, id="a")]) == ["redelivered"], "its worker died before the commit"
-    assert claims.claim([job(3, id="a"), job(4, id="a")]) == [GO_ON, "duplicate"], "its correction"
+    assert claims.claim([job(3, id="a"), job(4, id="a")]) == [GO_ON, "same_window"], "its correction"
     assert claims.claim([job(0, id="a")]) == ["duplicate"]
 
 

@@ -93,7 +93,7 @@ def test_a_duplicate_is_skipped_in_a_window_across_windows_and_across_partitions
         rig.send("good", id, partition)
     rig.run()
     assert sorted(rig.ids) == sorted({"a", "b", *(f"x{n}" for n in range(9))})
-    assert rig.engine.metrics.skipped == {"duplicate": 3}
+    assert rig.engine.metrics.skipped == {"same_window": 1, "duplicate": 2}
     assert rig.log.committed == rig.ends
 
 
