@@ -39,10 +39,8 @@ from streamer.sinks.writer import MUDDLED, RAISED, Outgoing, Writer, cause
 log = logging.getLogger(__name__)
 
 DEFAULTS: dict[str, Any] = {
-    # How long readers wait for a worker that died in a transaction, and a worker for its broker.
-    "transaction.timeout.ms": 20_000,
-    # The broker says "not yet" while it ends the transaction before: by default that costs 100 ms.
-    "retry.backoff.ms": 10,
+    "transaction.timeout.ms": 20_000,  # for readers, of a worker that died; for a worker, of its broker
+    "retry.backoff.ms": 10,  # after "not yet", while the broker ends the transaction before
 }
 # Seconds. A call that can be resumed, one that cannot, and how long an answer may take that came only once.
 GLANCE, PATIENCE, PROMPT, CLOSING = 0.005, 1.0, 1.0, 2.0
@@ -120,9 +118,7 @@ class TransactionalSink:
             elif self._transaction and self._step in (self._work, self._send_offsets, self._abort):
                 producer.abort_transaction(CLOSING)
         except RAISED as error:
-            log.warning(
-                "the last transaction has no end; the broker has %g s to end it: %s", self._timeout, error
-            )
+            log.warning("the broker has %g s to end the last transaction itself: %s", self._timeout, error)
         self._writer.close()
 
     # -- what comes next -------------------------------------------------------------------------------------
@@ -221,8 +217,13 @@ class TransactionalSink:
 
     @property
     def _open_transaction(self) -> Transaction:
-        assert self._transaction is not None, "this step has one"
+        assert self._transaction is not None
         return self._transaction
+
+    @property
+    def _overdue(self) -> bool:
+        """Whether the broker has ended the transaction by now: librdkafka may wait for an answer for ever."""
+        return self._transaction is not None and self._clock() - self._transaction.begun > self._timeout
 
     @property
     def _doubtful(self) -> bool:
@@ -265,7 +266,7 @@ class TransactionalSink:
         except RAISED as raised:
             error = cause(raised)
         transaction = self._transaction
-        if error.fatal():
+        if error.fatal() or self._overdue:
             self._lost(error)
         elif error.txn_requires_abort() and transaction is not None:
             # A failed message has given its own reason already, or needs none.
@@ -284,13 +285,12 @@ class TransactionalSink:
 
     def _lost(self, error: KafkaError) -> None:
         """This producer is of no use any more: go on with a new one, or end."""
-        age = self._clock() - self._transaction.begun if self._transaction is not None else 0.0
         said = f"{error.name()}: {error.str()}"
         if self._transaction is not None and error.code() in MUDDLED:
             wait = self._backoff.fail(self._clock())
             log.warning("producer: %s; going on with a new producer in %.1f s", said, wait)
-        elif age >= self._timeout:
-            log.warning("the broker gave up a transaction %.1f s old; going on with a new producer", age)
+        elif self._overdue:
+            log.warning("the broker has given up a transaction; going on with a new producer: %s", said)
         else:
             raise FatalError(
                 f"producer: {said}. If another worker has the transactional id {self._id} too, give each a "
