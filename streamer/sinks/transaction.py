@@ -12,6 +12,19 @@ from streamer.metrics import Metrics
 from streamer.records import Release, TopicPartition
 from streamer.sinks.writer import Outgoing, Writer
 
+DEFAULTS: dict[str, Any] = {
+    "transaction.timeout.ms": 20_000,  # for readers, of a worker that died; for a worker, of its broker
+    "retry.backoff.ms": 10,  # after "not yet", while the broker ends the transaction before
+}
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The producer's settings with the time-outs that follow from the transaction's."""
+    merged = {**DEFAULTS, **settings}
+    timeout = int(merged["transaction.timeout.ms"])
+    merged["message.timeout.ms"] = timeout * 3 // 4
+    return {"socket.timeout.ms": timeout // 2, **merged}
+
 
 class Group(Protocol):
     """What a transaction asks of the consumer, on the consumer's thread."""
@@ -69,6 +82,12 @@ class Transaction:
     def positions(self) -> list[Position]:
         """The same for librdkafka."""
         return [Position(topic, partition, offset) for (topic, partition), offset in self.offsets.items()]
+
+    def happened(self, group: Group) -> bool:
+        """Whether it was committed, by what the group has committed since. Raises TransientError."""
+        offsets = self.offsets
+        committed = group.committed(list(offsets)) if offsets else {}
+        return bool(offsets) and all(committed.get(at, -1) >= offset for at, offset in offsets.items())
 
     def commit(self, now: float) -> None:
         """It is committed: so are its releases."""

@@ -4,13 +4,12 @@ A transaction takes whole releases, as they come, until `interval` has passed si
 the offsets join it and it is committed. Nobody who reads `read_committed` sees a part of it. What the sink
 does next is a method, `_step`, and `poll` calls it; none blocks for long:
 
-    _initialise -> _await -> _recover -> _work -> _send_offsets -> _commit -> _work
-                                           ^          |    |          |
-                                           +- _abort <-----+          +--> _reopen -> _initialise
+    _initialise -> _await -> _recover -> _work -> _send_offsets -> _await_offsets -> _commit -> _work
+                                           ^          |    |            |               |
+                                           +- _abort <-----+------------+    _reopen <--+-> _initialise
 
 - An abort keeps the releases: they are written again, without another inference. Only what belongs to a
   partition that has gone is dropped; its new owner redoes it.
-- A commit that times out is called again until it is answered, as librdkafka asks.
 - A request that may have been sent twice could still arrive in the middle of the next transaction, and the
   epoch of this producer would let it in. So after a slow or disturbed answer comes a new producer.
 - Fenced: the broker ran out of patience with a transaction (a pause, an outage), and a new producer takes
@@ -33,17 +32,13 @@ from streamer.backoff import Backoff
 from streamer.errors import FatalError, TransientError
 from streamer.metrics import Metrics
 from streamer.records import Envelope, Job, Release
-from streamer.sinks.transaction import Group, Transaction
+from streamer.sinks.transaction import Group, Transaction, completed
 from streamer.sinks.writer import MUDDLED, RAISED, Outgoing, Writer, cause
 
 log = logging.getLogger(__name__)
 
-DEFAULTS: dict[str, Any] = {
-    "transaction.timeout.ms": 20_000,  # for readers, of a worker that died; for a worker, of its broker
-    "retry.backoff.ms": 10,  # after "not yet", while the broker ends the transaction before
-}
-# Seconds. A call that can be resumed, one that cannot, and how long an answer may take that came only once.
-GLANCE, PATIENCE, PROMPT, CLOSING = 0.005, 1.0, 1.0, 2.0
+# Seconds: a call that can be resumed, and how long an answer may take that came only once.
+GLANCE, PROMPT, CLOSING = 0.005, 1.0, 2.0
 
 
 class TransactionalSink:
@@ -69,23 +64,12 @@ class TransactionalSink:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._metrics = metrics = metrics or Metrics()
-        merged = {**DEFAULTS, **settings, "transactional.id": transactional_id}
+        merged = {**completed(settings), "transactional.id": transactional_id}
         self._timeout = int(merged["transaction.timeout.ms"]) / 1000
-        merged["message.timeout.ms"] = int(self._timeout * 750)
-        merged.setdefault("socket.timeout.ms", int(self._timeout * 500))
-        self._new_writer = partial(
-            Writer,
-            merged,
-            results=results,
-            dead_letters=dead_letters,
-            retries=retries,
-            partitions=partitions,
-            encode=encode,
-            written=lambda message: None,  # written is not enough: it has to be committed
-            failed=self._failed,
-            metrics=metrics,
-            wall=wall,
-        )
+        where: dict[str, Any] = {"results": results, "dead_letters": dead_letters, "retries": retries}
+        where |= {"partitions": partitions, "encode": encode, "metrics": metrics, "wall": wall}
+        # Written is not enough: it has to be committed.
+        self._new_writer = partial(Writer, merged, **where, written=lambda _: None, failed=self._failed)
         self._id = transactional_id
         self._group = group
         self._interval = interval
@@ -115,7 +99,12 @@ class TransactionalSink:
         try:
             if self._step == self._commit:
                 producer.commit_transaction(CLOSING)
-            elif self._transaction and self._step in (self._work, self._send_offsets, self._abort):
+            elif self._transaction and self._step in (
+                self._work,
+                self._send_offsets,
+                self._await_offsets,
+                self._abort,
+            ):
                 producer.abort_transaction(CLOSING)
         except RAISED as error:
             log.warning("the broker has %g s to end the last transaction itself: %s", self._timeout, error)
@@ -125,7 +114,7 @@ class TransactionalSink:
 
     def _initialise(self) -> None:
         """Fence whoever had this id before, and wait until its last transaction has ended."""
-        self._answer = self._writer.initialise(self._timeout)
+        self._answer = self._writer.apart("init_transactions", self._timeout)
         self._step = self._await
 
     def _await(self) -> None:
@@ -142,17 +131,13 @@ class TransactionalSink:
 
     def _recover(self) -> None:
         if self._transaction is not None:
-            offsets = self._transaction.offsets if self._undecided else {}
             try:
-                committed = self._group.committed(list(offsets)) if offsets else {}
+                happened = self._undecided and self._transaction.happened(self._group)
             except TransientError as error:
                 wait = self._backoff.fail(self._clock())
                 log.warning("was the last transaction committed? Asking again in %.1f s: %s", wait, error)
                 return
-            if offsets and all(committed.get(at, -1) >= offset for at, offset in offsets.items()):
-                self._committed(self._transaction)
-            else:
-                self._again(self._transaction)
+            (self._committed if happened else self._again)(self._transaction)
         self._undecided = False
         self._step = self._work
 
@@ -172,16 +157,27 @@ class TransactionalSink:
         transaction = self._open_transaction
         if transaction.outdated:
             self._give_up(transaction)
+        elif not (positions := transaction.positions):
+            self._step = self._commit
+        elif (membership := self._group.membership()) is None:
+            self._give_up(transaction, "this worker is no member of its group")
+        else:
+            call = "send_offsets_to_transaction"
+            self._answer = self._writer.apart(call, positions, membership, self._timeout)
+            self._step = self._await_offsets
+
+    def _await_offsets(self) -> None:
+        if self._answer.empty():
+            if self._clock() - self._ending > self._timeout:  # after a broker's death it may never come
+                log.warning("the offsets of a transaction got no answer; going on with a new producer")
+                self._step = self._reopen
             return
-        if positions := transaction.positions:
-            if (membership := self._group.membership()) is None:
-                self._give_up(transaction, "this worker is no member of its group")
-                return
-            send = self._writer.producer.send_offsets_to_transaction
-            if not self._did(partial(send, positions, membership, PATIENCE)):
-                return
-        self._step = self._commit
-        self._step()
+        self._step = self._send_offsets
+        if (error := self._answer.get()) is not None:
+            self._decide(error)
+        else:
+            self._step = self._commit
+            self._step()
 
     def _commit(self) -> None:
         if self._did(partial(self._writer.producer.commit_transaction, GLANCE)):
@@ -259,12 +255,16 @@ class TransactionalSink:
     # -- what went wrong -------------------------------------------------------------------------------------
 
     def _did(self, call: Callable[[], None]) -> bool:
-        """Whether a call of the producer went through. If not, what comes next is decided."""
+        """Whether a call of the producer went through; if not, what comes next is decided."""
         try:
             call()
             return True
         except RAISED as raised:
-            error = cause(raised)
+            self._decide(cause(raised))
+            return False
+
+    def _decide(self, error: KafkaError) -> None:
+        """What comes next, after a call of the producer failed."""
         transaction = self._transaction
         if error.fatal() or self._overdue:
             self._lost(error)
@@ -277,7 +277,6 @@ class TransactionalSink:
             self._wait(error)
         else:
             raise FatalError(f"producer: {error.name()}: {error.str()}")
-        return False
 
     def _wait(self, error: KafkaError) -> None:
         wait = self._backoff.fail(self._clock())

@@ -102,22 +102,22 @@ class Writer:
             {**DEFAULTS, **settings, **REQUIRED, "error_cb": self._on_error, "logger": log}
         )
 
-    def initialise(self, timeout: float) -> SimpleQueue[KafkaError | None]:
-        """Begin to initialise transactions; what is returned will hold an error, or None when it is done.
+    def apart(self, call: str, *args: Any) -> SimpleQueue[KafkaError | None]:
+        """Call the producer on a thread; what is returned will hold an error, or None when it is done.
 
-        On a thread of its own, for it must not be called twice: each call sends another request, and the
-        answer to one fences what came of the other, or trips an assertion in librdkafka.
+        For calls that must not be made twice: each sends another request, and the answer to one fences what
+        came of the other, or trips an assertion in librdkafka. And for such as may never return.
         """
         answer: SimpleQueue[KafkaError | None] = SimpleQueue()
 
-        def initialise(producer: Producer) -> None:
+        def make(method: Callable[..., None]) -> None:
             try:
-                producer.init_transactions(timeout)
+                method(*args)
                 answer.put(None)
             except RAISED as raised:
                 answer.put(cause(raised))
 
-        Thread(target=initialise, args=(self.producer,), name="initialising", daemon=True).start()
+        Thread(target=make, args=(getattr(self.producer, call),), name=call, daemon=True).start()
         return answer
 
     def messages(self, release: Release) -> Iterator[Outgoing]:
