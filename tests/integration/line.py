@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, Message, Producer
 from confluent_kafka import TopicPartition as Position
+from redis import Redis
 
+from streamer.state.redis import RedisDeduplicator
 from tests.conftest import MakeTopic
 from tests.servers import KafkaServer
 
@@ -108,6 +110,11 @@ class Line:
         for worker in self.workers:
             worker.process.kill()
             worker.process.wait()
+
+    def claim(self, id: str) -> bytes:
+        """The key in Redis that holds the claim of an id."""
+        prefix = f"streamer:{self.config['kafka']['group_id']}:"
+        return RedisDeduplicator(Redis(), prefix=prefix, ttl=1, generations={})._key(id)
 
     def reader(self, topic: str) -> Reader:
         return Reader(self._broker, topic, self.partitions)
