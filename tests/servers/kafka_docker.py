@@ -34,6 +34,7 @@ class DockerKafka:
         self.detour = Detour(free_port(), free_port())
         self._folder = make_folder("kafka")
         self.doors = Doors(self._folder)
+        container = container.with_env("KAFKA_OPTS", " ".join(self.doors.java_options))
         # One path inside and out, too. The image's user is another than ours: it has to be let in.
         self._folder.chmod(0o755)
         container = container.with_volume_mapping(str(self._folder), str(self._folder), "ro")

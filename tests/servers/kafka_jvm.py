@@ -44,7 +44,7 @@ class JvmKafka:
         # 512 MB hold the tests and the benchmarks. On two cores the serial collector and the quick compiler
         # take least from them: half the start, and the broker passes on 200,000 records with no more work.
         quick = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *classpath]
-        options = ["-Xms256m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError", *quick]
+        options = ["-Xms256m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError", *self.doors.java_options, *quick]
         name = f"Kafka (it needs Java 17 or newer) at {self.bootstrap_servers}"
         self.process = ServerProcess(
             name,
