@@ -39,17 +39,22 @@ class Past(NamedTuple):
 
     @classmethod
     def of(cls, record: Record) -> Past:
-        found = {
-            name.removeprefix(RETRY_PREFIX): (value or b"").decode(errors="replace")
-            for name, value in record.headers
-            if name.startswith(RETRY_PREFIX)
-        }
+        found = told(record)
         level = number(found.get("level", ""))
         if not level:
             return cls(0, 0, f"{record.topic}:{record.partition}:{record.offset}", str(record.timestamp))
         return cls(
             level, number(found.get("attempts", "")), found.get("origin", ""), found.get("timestamp", "")
         )
+
+
+def told(record: Record) -> dict[str, str]:
+    """What its `retry.*` headers say, by name without the prefix."""
+    return {
+        name.removeprefix(RETRY_PREFIX): (value or b"").decode(errors="replace")
+        for name, value in record.headers
+        if name.startswith(RETRY_PREFIX)
+    }
 
 
 def topics_of(base: str, delays: Iterable[int]) -> list[str]:

@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The first SIGTERM or SIGINT ends it after the transaction that is open, the second at once."""
     config = load_config(args)
-    logs.configure(config.log.format, config.log.level)
+    logs.configure(config.log.format, config.log.level, config.log.repeat_s)
     log.info("streamer %s retry", __version__)
     metrics = Metrics()
     stopping = threading.Event()

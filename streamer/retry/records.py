@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from streamer.codec import DEAD_LETTER_PREFIX, Decoder, encode
-from streamer.delays import RETRY_PREFIX, Past, number
+from streamer.delays import Past, number, told
 from streamer.errors import RecordError
 from streamer.ledger import Lane
 from streamer.records import DeadLetter, Job, Record, TopicPartition
@@ -25,11 +25,7 @@ class Delayed(Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, found: Record) -> Delayed:
-        fields = {
-            name.removeprefix(RETRY_PREFIX): (value or b"").decode(errors="replace")
-            for name, value in found.headers
-            if name.startswith(RETRY_PREFIX)
-        }
+        fields = told(found)
         record = Record(
             fields.get("topic", found.topic),
             number(fields.get("partition", str(found.partition))),

@@ -50,3 +50,8 @@ def test_links_lead_somewhere() -> None:
 def test_the_commands_it_names_exist() -> None:
     named = set(re.findall(r"(?:`|^)streamer ([a-z]+)", PAGE, re.MULTILINE))
     assert named and named <= set(COMMANDS)
+
+
+def test_no_figure_was_left_for_later() -> None:
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    assert [page.name for page in pages if "@@" in page.read_text("utf-8")] == []
