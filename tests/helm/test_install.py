@@ -19,6 +19,7 @@ from tests.servers.process import run
 
 pytestmark = pytest.mark.timeout(300)
 SETS = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
+CLAIMS = ("models", "hub")
 WORKER = "app.kubernetes.io/component=worker"
 
 
@@ -35,9 +36,16 @@ class Release:
         self.empty = self.objects()
 
     def helm(self, *arguments: str) -> str:
-        """Run Helm in the namespace."""
+        """Run Helm in the namespace. What fails says how its pods were, and what the cluster told of them."""
         where = ["--kubeconfig", str(self.cluster.kubeconfig), "--namespace", self.namespace]
-        return run([helm(), *arguments, *where], 200, f"helm {arguments[0]}")
+        try:
+            return run([helm(), *arguments, *where], 200, f"helm {arguments[0]}")
+        except ServerError as error:
+            error.add_note(
+                self.cluster.kubectl("get", "pods,persistentvolumeclaims", *where[2:], "--output=wide")
+            )
+            error.add_note(self.cluster.kubectl("events", *where[2:]))
+            raise
 
     def install(self, *arguments: str) -> None:
         """Install the chart, and wait for its pods."""
@@ -124,7 +132,7 @@ def test_the_life_of_a_release(release: Release) -> None:
 def test_every_set_is_taken_whole_and_leaves_nothing(release: Release, values: Path) -> None:
     """By a real API server with KEDA's and the Prometheus operator's definitions; and the pods run."""
     given = yaml.safe_load(values.read_text("utf-8"))
-    release.cluster.apply(*surroundings(release.namespace))
+    surround(release)
     before = release.objects()
     release.install("--values", str(values))
     rendered = manifests(values)
@@ -153,7 +161,7 @@ def test_workers_of_a_stateful_set_keep_their_names(release: Release) -> None:
 
 
 def test_workers_with_gpus_spread_over_nodes_and_zones(release: Release) -> None:
-    release.cluster.apply(*surroundings(release.namespace))
+    surround(release)
     release.install("--values", str(HERE / "values" / "gpu.yaml"))
     nodes = Counter(pod["spec"]["nodeName"] for pod in release.pods())
     assert sum(nodes.values()) == 4
@@ -168,8 +176,18 @@ def test_a_pod_that_asks_for_more_is_refused(release: Release) -> None:
     assert release.pods() == []
 
 
+def surround(release: Release) -> None:
+    """Bring what the sets of values name and others bring, and wait until the volumes are there for use."""
+    release.cluster.apply(*surroundings(release.namespace))
+    wait_for(
+        lambda: all(
+            release.get("persistentvolumeclaim", claim)["status"].get("phase") == "Bound" for claim in CLAIMS
+        )
+    )
+
+
 def surroundings(namespace: str) -> Iterator[dict[str, Any]]:
-    """What the sets of values name and others bring: a runtime, an account, volumes."""
+    """A runtime, an account, volumes."""
     metadata = {"name": "nvidia"}
     yield {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": metadata, "handler": "nvidia"}
     yield {
@@ -177,11 +195,11 @@ def surroundings(namespace: str) -> Iterator[dict[str, Any]]:
         "kind": "ServiceAccount",
         "metadata": {"name": "scores", "namespace": namespace},
     }
-    for claim in ("models", "hub"):
+    for claim in CLAIMS:
         room = {
             "accessModes": ["ReadWriteMany"],
             "storageClassName": "",
-            "volumeName": f"{claim}-{namespace}"[:60].strip("-"),
+            "volumeName": f"{claim}-{namespace}",
         }
         yield {
             "apiVersion": "v1",
