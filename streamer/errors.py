@@ -60,6 +60,10 @@ class UsageError(StreamerError):
     exit_code = 2
 
 
+class NotFound(StreamerError):
+    """Not found."""
+
+
 class ConfigurationError(StreamerError):
     """The configuration is wrong."""
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from streamer.config import load
 from streamer.settings import Config
+
+Number = TypeVar("Number", int, float)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +31,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def seconds(text: str) -> float:
     """A time that is not negative; for argparse."""
-    value = float(text)
+    value = _number(float, text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"not a time in seconds: {text}")
     return value
@@ -35,7 +39,7 @@ def seconds(text: str) -> float:
 
 def positive(text: str) -> int:
     """A whole number of one or more; for argparse."""
-    value = int(text)
+    value = _number(int, text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more: {text}")
     return value
@@ -43,7 +47,15 @@ def positive(text: str) -> int:
 
 def rate(text: str) -> float:
     """So many a second; for argparse."""
-    value = float(text)
+    value = _number(float, text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be more than 0: {text}")
     return value
+
+
+def _number(kind: Callable[[str], Number], text: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        what = "whole number" if kind is int else "number"
+        raise argparse.ArgumentTypeError(f"not a {what}: {text}") from None

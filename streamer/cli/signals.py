@@ -28,6 +28,11 @@ def handle(stop: Callable[[], None]) -> None:
         signal.signal(number, on_signal)
 
 
+def interrupt_on_terminate() -> None:
+    """SIGTERM is to a command what Ctrl-C is: it says how far it came, and leaves nothing open."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def leave(code: int) -> NoReturn:
     """End the process now, with what was logged written out."""
     logging.shutdown()

@@ -57,9 +57,16 @@ def moment(text: str, now: Callable[[], float] = time.time) -> int:
 
     Raises ValueError.
     """
-    if match := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", text.strip()):
-        return int((now() - float(match[1]) * UNITS[match[2]]) * 1000)
-    return int(datetime.fromisoformat(text.strip()).timestamp() * 1000)
+    try:
+        if match := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", text.strip()):
+            seconds = now() - float(match[1]) * UNITS[match[2]]
+        else:
+            seconds = datetime.fromisoformat(text.strip()).timestamp()
+    except OverflowError as error:
+        raise ValueError(text) from error
+    if seconds < 0:
+        raise ValueError(f"before 1970: {text}")
+    return int(seconds * 1000)
 
 
 def stamp(milliseconds: int) -> str:

@@ -71,13 +71,14 @@ class Desk:
         reason: str = "infer_failed",
         text: str = "text",
         first: int = 10_000,
+        tries: int = 1,
     ) -> None:
         """Letters of records that nobody ever published: what a replay makes of them is good input."""
         came_at = int(time.time() * 1000)  # not long ago: the broker deletes what is older than its retention
         for number in range(count):
             value = msgspec.json.encode({"id": f"{partition}-{number}", "text": f"{text} {number}"})
             record = Record(self.line.input, partition, first + number, came_at + number, b"key", value, [])
-            self.write(letter(record, reason, FAILED_AT + number), partition)
+            self.write(letter(record, reason, FAILED_AT + number, tries=tries), partition)
         assert self._producer.flush(60) == 0
 
     def write(self, envelope: Envelope, partition: int = 0) -> None:
@@ -111,13 +112,13 @@ class Desk:
         return Counter(json.loads(message.value() or b"")["id"] for message in self.read(self.line.output))
 
 
-def letter(record: Record, reason: str, failed_at: int, message: str = "why") -> Envelope:
+def letter(record: Record, reason: str, failed_at: int, message: str = "why", tries: int = 1) -> Envelope:
     """As the worker writes it."""
     from streamer.codec import encode
     from streamer.ledger import Lane
     from streamer.records import Job, TopicPartition
 
-    dead = DeadLetter(reason, "ValueError", message, "infer", 1, "m", failed_at)
+    dead = DeadLetter(reason, "ValueError", message, "infer", tries, "m", failed_at)
     lane = Lane(TopicPartition(record.topic, record.partition))
     return encode(Job(record, lane, 0, settled=dead))
 

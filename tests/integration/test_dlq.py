@@ -6,39 +6,21 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from time import monotonic
 
 import msgspec
 import pytest
 import redis
 
 from streamer.records import Envelope
-from tests.conftest import MakeTopic
 from tests.faults import table
 from tests.faults.world import Account
-from tests.integration.dlq import FAILED_AT, Desk, headers, state
+from tests.integration.dlq import Desk, headers, state
 from tests.integration.line import ROOT, Line, Reader, wait_until
-from tests.servers import KafkaServer
 from tests.servers.process import free_port
 
 GOOD_NOW = {"max_bytes": 1_000_000}
 TOO_STRICT = {"max_bytes": 200}  # a limit that is set too low: a fault of the system, that somebody repairs
-
-
-@pytest.fixture
-def desk(
-    kafka: KafkaServer,
-    redis_url: str,
-    make_topic: MakeTopic,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-) -> Iterator[Desk]:
-    line = Line(tmp_path, kafka, redis_url, make_topic, 2)
-    yield Desk(line, tmp_path, capfd)
-    line.close()
 
 
 def publish(line: Line, ids: range, size: int = 300) -> None:
@@ -376,154 +358,3 @@ def test_what_streamer_did_not_write_is_shown_as_such_and_left_alone(desk: Desk)
     assert (done["replayed"], done["left"]) == (2, {"foreign": 5, "elsewhere": 1})
     assert desk("rebuild")[0] == 0
     assert len(desk.index) == 3
-
-
-# -- choosing, looking, pacing ----------------------------------------------------------------------------
-
-
-def test_filters(desk: Desk) -> None:
-    desk.bury(4, partition=0)
-    desk.bury(3, partition=1, reason="refused")
-    assert desk("rebuild")[0] == 0
-    for options, expected in (
-        (["--reason", "refused"], 3),
-        (["--reason", "refused", "--reason", "infer_failed"], 7),
-        (["--partition", "0"], 4),
-        (["--partition", "0", "--reason", "refused"], 0),
-        (["--id", "0-2", "--id", f"{desk.line.input}:1:10001"], 2),
-        (["--error", "VALUEERROR"], 7),
-        (["--error", "nothing of the kind"], 0),
-        (["--since", "2025-06-15T15:06:40.001+00:00"], 5),
-        (["--until", "2025-06-15T15:06:40.001+00:00"], 2),
-        (["--since", "30m"], 0),
-        (["--until", "1d"], 7),
-    ):
-        for scan in ([], ["--scan"]):
-            assert len(desk.json("list", *options, *scan)) == expected, (options, scan)
-        assert desk.json("replay", "--dry-run", *options)[0]["selected"] == expected, options
-    assert desk("list", "--since", "yesterday")[0] == 2
-
-
-def test_max_takes_the_oldest_and_a_rate_is_kept(desk: Desk) -> None:
-    desk.bury(30)
-    started = monotonic()
-    first = desk.json("replay", "--max", "20", "--rate", "10")[0]
-    assert monotonic() - started >= 1.0, "two chunks, the second a second later"
-    assert (first["replayed"], first["left"]) == (20, {"beyond_max": 10})
-    assert sorted(desk.replayed()) == [f"{desk.line.input}:0:{10_000 + number}" for number in range(20)]
-
-
-def test_a_record_that_the_input_topic_does_not_take_is_named_and_the_others_go(
-    desk: Desk, make_topic: MakeTopic
-) -> None:
-    desk.line.input = desk.line.config["topics"]["input"] = make_topic(
-        "small", 2, {"max.message.bytes": "3000"}
-    )
-    desk.bury(20)
-    desk.bury(1, text="x" * 5000, first=30_000)
-    desk.bury(20, first=40_000)
-    code, out, err = desk("replay")
-    assert code == 1, err
-    assert f"the broker does not take {desk.line.input}:0:30000: " in out, err
-    assert "replayed 40 of 41" in out
-    assert set(desk.replayed().values()) == {1} and desk.replayed().total() == 40
-    assert [letter["offset"] for letter in desk.json("list", "--scan", "--status", "dead")] == [30_000]
-
-
-def test_texts_are_shown_only_to_who_asks(desk: Desk) -> None:
-    desk.bury(2, text="a secret")
-    assert desk("rebuild")[0] == 0
-    for action, *options in (
-        ["list"],
-        ["list", "--scan"],
-        ["stats"],
-        ["replay", "--dry-run"],
-        ["list", "--json"],
-    ):
-        code, out, err = desk(action, *options)
-        assert code == 0 and "secret" not in out + err
-    assert '"text":"a secret 1"' in desk("list", "--text")[1]
-    code, out, _ = desk("show", f"{desk.line.input}:0:10001")
-    assert code == 0 and "a secret 1" in out and "dlq.reason: infer_failed" in out and "key: key" in out
-    assert desk("show", "x")[0] == 2
-    code, _, err = desk("show", f"{desk.line.input}:0:5")
-    assert code == 1 and "there is no dead letter" in err and "dlq list" in err
-
-
-def test_who_did_what_is_kept(desk: Desk) -> None:
-    desk.bury(3)
-    code, _, err = desk("replay", "--reason", "infer_failed")
-    assert code == 0 and '"message":"dead letters replayed"' in err
-    (audit,) = desk.json("stats")[0]["audit"]
-    assert (audit["action"], audit["count"], audit["filter"]) == ("replay", 3, "reason=infer_failed")
-    assert "@" in audit["by"] and audit["at"] > FAILED_AT
-    assert "replay 2" in desk("stats")[1]
-
-
-# -- purge ------------------------------------------------------------------------------------------------
-
-
-def test_purge_asks_first(desk: Desk) -> None:
-    desk.bury(5)
-    assert desk("rebuild")[0] == 0
-    code, _, err = desk("purge")
-    assert code == 2 and "add --yes" in err
-    dry = desk.json("purge", "--dry-run")[0]
-    assert (dry["letters"], dry["not_replayed"], dry["purged"]) == (5, 5, False)
-    assert len(desk.read(desk.line.dead_letters)) == 5 and len(desk.index) == 5
-    code, out, err = desk("purge", "--yes")
-    assert code == 0 and "deleted 5 dead letters" in out and '"message":"dead letters purged"' in err
-    assert desk.read(desk.line.dead_letters) == [] and len(desk.index) == 0
-    assert desk.index.counts() == {}
-    assert desk.index.audits()[0].action == "purge"
-    desk.bury(1)
-    assert desk.json("stats", "--scan")[0]["letters"] == 1, "it goes on after a purge"
-
-
-def test_purge_cuts_up_to_the_first_letter_that_stays(desk: Desk) -> None:
-    desk.bury(3, partition=0, reason="one")
-    desk.bury(2, partition=0, reason="two", text="others", first=20_000)
-    desk.bury(2, partition=1, reason="two")
-    assert desk("replay", "--reason", "two")[0] == 0
-    code, out, _ = desk("purge", "--status", "replayed", "--yes")
-    assert code == 0
-    assert "2 of 4 matching dead letters can be deleted" in out and "0 of them not replayed" in out
-    assert "Kafka deletes from the start of a partition only" in out
-    left = desk.json("list", "--scan")
-    assert [(entry["partition"], entry["reason"]) for entry in left] == [
-        (0, "one"),
-        (0, "two"),
-        (0, "one"),
-        (0, "two"),
-        (0, "one"),
-    ]
-    again = desk.json("replay")[0]
-    assert again["replayed"] == 3, again
-    assert set(desk.replayed().values()) == {1}
-
-
-def test_a_purge_keeps_the_number_of_replays_of_what_stays(desk: Desk) -> None:
-    desk.line.publish(b"not JSON", 0)
-    desk.line.flush()
-    desk.work()
-    assert desk("replay")[0] == 0
-    desk.work()
-    assert desk("purge", "--status", "replayed", "--yes")[0] == 0
-    (left,) = desk.json("list", "--scan")
-    assert (left["replays"], left["origin"]) == (1, f"{desk.line.input}:0:0")
-    assert desk.json("replay", "--max-replays", "1")[0]["left"] == {"exhausted": 1}
-    # The index says what the topic says; the audit of replays that were purged it alone still has.
-    before = state(desk.index)
-    assert desk("rebuild")[0] == 0
-    assert state(desk.index) == before
-    assert [audit.action for audit in before[2]] == ["purge", "replay"]
-
-
-def test_no_topic_and_no_broker(desk: Desk) -> None:
-    desk.line.config["topics"]["dead_letters"] = "nobody-made-this"
-    for action in ("list", "stats", "replay", "rebuild", "purge"):
-        code, _, err = desk(action, *(["--scan"] if action in ("list", "stats") else []))
-        assert code == 3 and "streamer topics create" in err
-    desk.line.config["kafka"]["bootstrap_servers"] = "127.0.0.1:1"
-    code, _, err = desk("list", "--scan")
-    assert code == 3 and "no Kafka broker answers" in err

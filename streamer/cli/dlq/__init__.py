@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-from streamer.cli.dlq.options import add_filters, coordinate, status_choices
+from streamer.cli.dlq.options import add_filters, add_status, words
 from streamer.cli.options import add_config, positive, rate
 
 NAME = "dlq"
@@ -25,23 +25,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     listing = _action(actions, "list", "the newest dead letters, without their texts")
     add_filters(listing)
-    listing.add_argument("--status", choices=status_choices(), help="replayed, or dead and not replayed")
+    add_status(listing)
     listing.add_argument(
         "--max", type=positive, default=20, metavar="N", help="so many, the newest first (20)"
     )
     listing.add_argument("--text", action="store_true", help="read the topic, and show the values too")
     _scan(listing)
 
-    show = _action(actions, "show", "one dead letter with its value and headers")
+    show = _action(actions, "show", "the dead letters of one record, with value and headers")
     show.add_argument(
-        "place",
-        type=coordinate,
-        metavar="COORDINATE",
-        help="TOPIC:PARTITION:OFFSET of the record or of the letter",
+        "what",
+        type=words,
+        metavar="ID",
+        help="id of the text, or TOPIC:PARTITION:OFFSET of the record or of the letter",
     )
 
     stats = _action(actions, "stats", "counts by reason and status, and the last replays and purges")
     add_filters(stats)
+    add_status(stats)
     _scan(stats)
 
     replay = _action(actions, "replay", "publish dead letters to the input topic again")
@@ -58,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     purge = _action(actions, "purge", "delete dead letters from the topic and the index; asks first")
     add_filters(purge)
-    purge.add_argument("--status", choices=status_choices(), help="only what was replayed, or was not")
+    add_status(purge)
     _dry_run(purge)
     purge.add_argument("--yes", action="store_true", help="do not ask")
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamer.cli import messages
 from streamer.cli.dlq.options import selection
-from streamer.cli.dlq.reading import Topic, open_index, open_topic, say
+from streamer.cli.dlq.reading import Topic, open_index, open_topic, say, tell_missing
 from streamer.cli.options import load_config
-from streamer.deadletters.letters import Foreign, Letter, read
+from streamer.deadletters.letters import Foreign, Letter, Note, read
 from streamer.deadletters.scan import Bounds
 from streamer.deadletters.selection import Selection, stamp
-from streamer.errors import StreamerError, TransientError
+from streamer.errors import NotFound, TransientError
 from streamer.records import Record
 from streamer.settings import Config
 from streamer.state.entries import Audit, Entry
+
+if TYPE_CHECKING:
+    from streamer.state.index import RedisDeadLetters
 
 SHOWN_AUDITS = 5
 
@@ -28,70 +32,91 @@ SHOWN_AUDITS = 5
 def listing(args: argparse.Namespace) -> int:
     config = load_config(args)
     chosen = selection(args)
-    if not args.text and not args.scan and (found := _from_index(config)) is not None:
-        entries = list(islice(filter(chosen.takes, found[0]), args.max))
-        _print_entries(entries, {}, [], args)
-        return 0
-    with open_topic(config) as topic:
-        catalogue = topic.catalogue()
-        letters = [letter for letter in reversed(list(catalogue)) if chosen.takes(letter.entry)][: args.max]
-        texts = _texts(topic, letters) if args.text else {}
-    # What is not a letter has no reason, no time of failure and no id to choose it by.
-    foreign = catalogue.foreign[-args.max :] if chosen == Selection() else []
-    _print_entries([letter.entry for letter in letters], texts, foreign, args)
+    texts: dict[str, str] = {}
+    foreign: list[Foreign] = []
+    if not args.text and not args.scan and (index := _filled_index(config)) is not None:
+        entries = list(islice(filter(chosen.takes, index.entries()), args.max + 1))
+        reasons: Collection[str] = index.counts()
+    else:
+        with open_topic(config) as topic:
+            catalogue = topic.catalogue()
+            newest = (letter for letter in reversed(list(catalogue)) if chosen.takes(letter.entry))
+            letters = list(islice(newest, args.max + 1))
+            if args.text:
+                texts = {
+                    letter.entry.key: messages.text(record.value) or ""
+                    for record, letter in _records(topic, letters[: args.max])
+                }
+        entries = [letter.entry for letter in letters]
+        reasons = {letter.entry.reason for letter in catalogue}
+        # What is not a letter has no reason, no time of failure and no id to choose it by.
+        foreign = catalogue.foreign[-args.max :] if chosen == Selection() else []
+    _print_entries(entries[: args.max], texts, foreign, args)
+    if len(entries) > args.max:
+        say(f"these are the newest {args.max:,}, and there are more: --max N shows N")
+    tell_missing(chosen, reasons)
+    if not entries and not foreign:
+        say("there are no dead letters" if chosen == Selection() else "no dead letter is like that")
     return 0
 
 
 def show(args: argparse.Namespace) -> int:
-    """Asked for by its coordinate, so the text is shown."""
+    """Asked for by name, so the text is shown. Who died again after a replay has a letter for each time."""
     config = load_config(args)
     with open_topic(config) as topic:
-        name, number, offset = args.place
-        source = f"{name}:{number}:{offset}"
-        own = name == topic.name  # the letter's own coordinate: no need to read the topic
-        within = topic.bounds
-        if own:
-            low, high = topic.bounds.get(number, Bounds(0, 0))
-            within = {number: Bounds(max(low, offset), min(high, offset + 1))}
-        found = 0
-        for record in topic.records(within):
-            letter = read(record, topic.decoder)
-            if own or (isinstance(letter, Letter) and letter.entry.source == source):
-                found += 1
-                _print_message(record, letter, as_json=args.json)
+        if (place := _place(args.what, topic)) is not None:
+            found = [(record, read(record, topic.decoder)) for record in topic.records(place)]
+        else:
+            catalogue = topic.catalogue()
+            chosen = Selection(ids=(args.what,))
+            letters = [letter for letter in catalogue if chosen.takes(letter.entry)]
+            found = list(_records(topic, letters))
+        for record, what in found:
+            _print_message(record, what, as_json=args.json)
     if not found:
-        raise StreamerError(
-            f"there is no dead letter {source}: `streamer dlq list` shows the coordinates; the topic may "
-            "have been purged, or have dropped it when its retention was over"
+        raise NotFound(
+            f"there is no dead letter of {args.what} in {topic.name}: `streamer dlq list` shows ids and "
+            "coordinates; the topic may have been purged, or have dropped it when its retention was over"
         )
     return 0
+
+
+def _place(what: str, topic: Topic) -> dict[int, Bounds] | None:
+    """Where the message lies, if it is named by its place in the dead-letter topic."""
+    if not (match := re.fullmatch(r"(.+):(\d{1,9}):(\d{1,18})", what, re.ASCII)) or match[1] != topic.name:
+        return None
+    number, offset = int(match[2]), int(match[3])
+    low, high = topic.bounds.get(number, Bounds(0, 0))
+    return {number: Bounds(max(low, offset), min(high, offset + 1))}
 
 
 def stats(args: argparse.Namespace) -> int:
     config = load_config(args)
     chosen = selection(args)
-    if not args.scan and (found := _from_index(config)) is not None:
-        entries, audits = found
-        report = _count(filter(chosen.takes, entries), audits, source="index")
+    if not args.scan and (index := _filled_index(config)) is not None:
+        report = _count(filter(chosen.takes, index.entries()), index.audits(), source="index")
+        reasons: Collection[str] = index.counts()
     else:
         with open_topic(config) as topic:
             catalogue = topic.catalogue()
         report = _count(filter(chosen.takes, catalogue.entries()), catalogue.audits(), source="topic")
+        reasons = {letter.entry.reason for letter in catalogue}
         if chosen == Selection():
             report["foreign"] = len(catalogue.foreign)
     if args.json:
         print(msgspec.json.encode(report).decode())
     else:
         _print_stats(report)
+    tell_missing(chosen, reasons)
     return 0
 
 
-def _from_index(config: Config) -> tuple[Iterator[Entry], list[Audit]] | None:
-    """The entries and the audit, or None where the topic has to do, and why on standard error."""
+def _filled_index(config: Config) -> RedisDeadLetters | None:
+    """The index, or None where the topic has to do, and why on standard error."""
     index = open_index(config)
     try:
         if index is not None and len(index):
-            return index.entries(), index.audits()
+            return index
         if index is not None:
             say("the index is empty (`streamer dlq rebuild` fills it)")
     except TransientError as error:
@@ -100,31 +125,31 @@ def _from_index(config: Config) -> tuple[Iterator[Entry], list[Audit]] | None:
     return None
 
 
-def _texts(topic: Topic, letters: Iterable[Letter]) -> dict[str, str]:
-    wanted = {(letter.partition, letter.offset): letter.entry.key for letter in letters}
-    within = {
-        partition: Bounds(min(offsets), max(offsets) + 1)
-        for partition in {at[0] for at in wanted}
-        if (offsets := [at[1] for at in wanted if at[0] == partition])
-    }
-    return {
-        key: messages.text(record.value) or ""
-        for record in topic.records(within)
-        if (key := wanted.get((record.partition, record.offset))) is not None
-    }
+def _records(topic: Topic, letters: Iterable[Letter]) -> Iterator[tuple[Record, Letter]]:
+    """The letters with their messages, which are read again."""
+    wanted = {(letter.partition, letter.offset): letter for letter in letters}
+    offsets: dict[int, list[int]] = {}
+    for partition, offset in wanted:
+        offsets.setdefault(partition, []).append(offset)
+    within = {partition: Bounds(min(found), max(found) + 1) for partition, found in offsets.items()}
+    for record in topic.records(within):
+        if (letter := wanted.get((record.partition, record.offset))) is not None:
+            yield record, letter
 
 
 def _count(entries: Iterable[Entry], audits: list[Audit], source: str) -> dict[str, Any]:
     reasons: dict[str, Counter[str]] = {}
     stages: Counter[str] = Counter()
     status: Counter[str] = Counter()
-    replays: Counter[str] = Counter()
+    replays: Counter[int] = Counter()
+    attempts: Counter[int] = Counter()
     oldest, newest = 0, 0
     for entry in entries:
         reasons.setdefault(entry.reason, Counter())[entry.status] += 1
         stages[entry.stage] += 1
         status[entry.status] += 1
-        replays[str(entry.replays)] += 1
+        replays[entry.replays] += 1
+        attempts[entry.attempts] += 1
         newest = max(newest, entry.failed_at)
         oldest = min(oldest or entry.failed_at, entry.failed_at)
     return {
@@ -133,10 +158,11 @@ def _count(entries: Iterable[Entry], audits: list[Audit], source: str) -> dict[s
         "status": status,
         "reasons": dict(sorted(reasons.items(), key=lambda item: -item[1].total())),
         "stages": stages,
-        "replays": dict(sorted(replays.items())),
-        "oldest": oldest,
-        "newest": newest,
-        "audit": audits[:SHOWN_AUDITS],
+        "attempts": {str(number): count for number, count in sorted(attempts.items())},
+        "replays": {str(number): count for number, count in sorted(replays.items())},
+        "oldest": oldest or None,
+        "newest": newest or None,
+        "audit": audits,
     }
 
 
@@ -149,12 +175,13 @@ def _print_stats(report: dict[str, Any]) -> None:
         print(f"  {counts.total():>8,}  {messages.printable(reason):24} {parts}")
     if report.get("foreign"):
         print(f"  {report['foreign']:>8,}  not written by streamer")
+    if any(number != "1" for number in report["attempts"]):
+        parts = ", ".join(f"{count:,} after {number}" for number, count in report["attempts"].items())
+        print(f"tries: {parts}")
     if again := {number: count for number, count in report["replays"].items() if number != "0"}:
-        print(
-            "died again: "
-            + ", ".join(f"{count:,} after {number} replay(s)" for number, count in again.items())
-        )
-    for audit in report["audit"]:
+        parts = ", ".join(f"{count:,} after replay {number}" for number, count in again.items())
+        print(f"died again: {parts}")
+    for audit in report["audit"][:SHOWN_AUDITS]:
         print(
             f"{audit.action} {audit.name}: {audit.count:,} by {audit.by} at {stamp(audit.at)}, {audit.filter}"
         )
@@ -175,10 +202,10 @@ def _print_entries(
             shown = as_object(entry) | ({"value": text} if args.text else {})
             print(msgspec.json.encode(shown).decode())
             continue
-        again = f" (replay {entry.replays} of {entry.origin})" if entry.replays else ""
+        tries = f" (try {entry.attempts})" if entry.attempts > 1 else ""
         line = (
             f"{stamp(entry.failed_at)}  {entry.status:8}  {entry.reason:16} {entry.stage:8} "
-            f"{entry.source}{again}  {entry.id or '-'}  {entry.message}"
+            f"{entry.source}{_again(entry)}{tries}  {entry.id or '-'}  {entry.message}"
         )
         print(messages.printable(line))
         if text is not None:
@@ -192,16 +219,28 @@ def _print_entries(
             )
 
 
-def _print_message(record: Record, letter: object, *, as_json: bool) -> None:
-    whole = messages.as_object(record)
+def _print_message(record: Record, what: Letter | Note | Foreign, *, as_json: bool) -> None:
     if as_json:
-        print(msgspec.json.encode(whole).decode())
+        letter = {"letter": as_object(what.entry)} if isinstance(what, Letter) else {}
+        print(msgspec.json.encode(messages.as_object(record) | letter).decode())
         return
-    kind = {"Letter": "dead letter", "Foreign": "not written by streamer", "Note": "a replay's note"}
-    print(f"{messages.place(record)}: {kind[type(letter).__name__]}")
+    print(f"{messages.place(record)}: {_kind(what)}")
     if record.defect:
         print(f"  ({record.defect})")
-    for name, value in whole["headers"].items():
-        print(f"  {messages.printable(name)}: {messages.printable(value or '')}")
-    print(f"key: {messages.printable(whole['key'] or '-')}")
-    print(messages.printable(whole["value"] or ""))
+    for name, value in record.headers:
+        print(f"  {messages.printable(name)}: {messages.printable(messages.text(value) or '')}")
+    for name, content in ("key: ", record.key), ("", record.value):
+        if content is not None and not messages.is_text(content):
+            print(f"({name}{len(content):,} bytes that are no UTF-8; --json has them in base64)")
+        print(name + messages.printable(messages.text(content) or ("-" if name else "")))
+
+
+def _kind(what: Letter | Note | Foreign) -> str:
+    if isinstance(what, Letter):
+        return f"dead letter{_again(what.entry)}" + (", replayed" if what.entry.replayed else "")
+    return "a replay's note" if isinstance(what, Note) else f"not written by streamer: {what.why}"
+
+
+def _again(entry: Entry) -> str:
+    """Which replay of what record it was that died."""
+    return f" (replay {entry.replays} of {entry.origin})" if entry.replays else ""

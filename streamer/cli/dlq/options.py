@@ -8,30 +8,51 @@ import os
 import socket
 from datetime import UTC, datetime
 
-from streamer.deadletters.selection import Selection, moment
+from streamer.deadletters.selection import Selection, moment, stamp
+from streamer.errors import UsageError
 
-
-def status_choices() -> tuple[str, ...]:
-    return "dead", "replayed"
+STATUS = ("dead", "replayed")
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """All that are given must hold; of one that is given twice, one."""
-    parser.add_argument("--reason", action="append", default=[], help="invalid_json, too_large, ...")
+    parser.add_argument(
+        "--reason", action="append", default=[], type=words, help="invalid_json, too_large, ..."
+    )
     parser.add_argument(
         "--since", type=_moment, metavar="TIME", help="failed since then: 2h (ago), 2026-11-21T09:30"
     )
     parser.add_argument("--until", type=_moment, metavar="TIME", help="failed before then")
     parser.add_argument(
-        "--id", action="append", default=[], metavar="ID", help="id of the text, or TOPIC:PARTITION:OFFSET"
+        "--id",
+        action="append",
+        default=[],
+        type=words,
+        metavar="ID",
+        help="id of the text, or TOPIC:PARTITION:OFFSET",
     )
     parser.add_argument(
-        "--partition", action="append", default=[], type=int, metavar="N", help="partition of the input topic"
+        "--partition",
+        action="append",
+        default=[],
+        type=_partition,
+        metavar="N",
+        help="partition of the input topic",
     )
-    parser.add_argument("--error", metavar="TEXT", help="text in the error or its message")
+    parser.add_argument("--error", type=words, metavar="TEXT", help="text in the error or its message")
+
+
+def add_status(parser: argparse.ArgumentParser) -> None:
+    """For who looks, or deletes: a replay takes the dead."""
+    parser.add_argument("--status", choices=STATUS, help="replayed, or dead and not replayed")
 
 
 def selection(args: argparse.Namespace) -> Selection:
+    """Raises UsageError when no letter could ever be chosen."""
+    if args.since is not None and args.until is not None and args.since >= args.until:
+        raise UsageError(
+            f"--since {stamp(args.since)} is not before --until {stamp(args.until)}: nothing is between them"
+        )
     return Selection(
         reasons=tuple(args.reason),
         since=args.since,
@@ -41,14 +62,6 @@ def selection(args: argparse.Namespace) -> Selection:
         error=args.error,
         status=getattr(args, "status", None),
     )
-
-
-def coordinate(text: str) -> tuple[str, int, int]:
-    """Topic, partition and offset; for argparse."""
-    topic, partition, offset = [*text.split(":"), "", ""][:3]
-    if not (topic and partition.isdecimal() and offset.isdecimal() and len(partition + offset) < 30):
-        raise argparse.ArgumentTypeError(f"not TOPIC:PARTITION:OFFSET: {text}")
-    return topic, int(partition), int(offset)
 
 
 def who() -> str:
@@ -64,6 +77,18 @@ def name_of_run(at: int) -> str:
     """When, and enough to tell it from another of the same second."""
     time = datetime.fromtimestamp(at / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
     return f"{time}-{os.urandom(2).hex()}"
+
+
+def words(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def _partition(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"not the number of a partition: {text}")
+    return int(text)
 
 
 def _moment(text: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ from streamer.codec import Decoder
 from streamer.deadletters.catalogue import Catalogue
 from streamer.deadletters.letters import read
 from streamer.deadletters.scan import Bounds, bounds, scan
-from streamer.errors import TransientError
+from streamer.deadletters.selection import Selection
+from streamer.errors import StartupError, TransientError
 from streamer.records import Record
 from streamer.redaction import without_credentials
 from streamer.settings import Config
@@ -70,17 +71,25 @@ def decoder(config: Config) -> Decoder:
 
 def open_index(config: Config) -> RedisDeadLetters | None:
     """The index, or None, and why on standard error."""
-    if not config.deduplication.enabled:
-        say("there is no index without Redis (deduplication.enabled is false)")
+    try:
+        return require_index(config)
+    except StartupError as error:
+        say(error.detail)
         return None
+
+
+def require_index(config: Config) -> RedisDeadLetters:
+    """The index. Raises StartupError when there is none, or Redis is away."""
+    if not config.deduplication.enabled:
+        raise StartupError("there is no index: it is in Redis, and deduplication.enabled is false")
     from streamer.state.index import RedisDeadLetters
 
     try:
         index = RedisDeadLetters(connect_redis(config), prefix=index_prefix(config))
         len(index)
     except TransientError as error:
-        say(f"no index at {without_credentials(config.redis.url)} ({error.detail})")
-        return None
+        where = without_credentials(config.redis.url)
+        raise StartupError(f"no index at {where}, see redis.url ({error.detail})") from None
     return index
 
 
@@ -91,6 +100,13 @@ def index_prefix(config: Config) -> str:
 def say(line: str) -> None:
     """Beside the output, which may be JSON."""
     print(f"streamer: {line}", file=sys.stderr)
+
+
+def tell_missing(chosen: Selection, there: Collection[str]) -> None:
+    """A reason that no letter has is a slip of the pen more often than an answer."""
+    if missing := [reason for reason in chosen.reasons if reason not in there]:
+        known = f"the reasons are {', '.join(sorted(there))}" if there else "there are no dead letters"
+        say(f"no dead letter has the reason {', '.join(missing)}: {known}")
 
 
 @contextmanager

@@ -14,9 +14,9 @@ import msgspec
 
 from streamer import logs
 from streamer.app import connect_redis, describe_cluster, redis_claims
-from streamer.cli import clients
+from streamer.cli import clients, messages, signals
 from streamer.cli.dlq.options import name_of_run, selection, who
-from streamer.cli.dlq.reading import Topic, open_index, open_topic, progress, say
+from streamer.cli.dlq.reading import Topic, open_index, open_topic, progress, say, tell_missing
 from streamer.cli.options import load_config
 from streamer.deadletters.catalogue import Catalogue
 from streamer.deadletters.letters import Note, identify, record_of
@@ -44,7 +44,8 @@ LEFT = {
 def replay(args: argparse.Namespace) -> int:
     """What dies again while it runs is not replayed by it: the bound is where the topic ends at its start."""
     config = load_config(args)
-    logs.configure(config.log.format, config.log.level)
+    logs.configure(config.log.format, config.log.level, config.log.repeat_s)
+    signals.interrupt_on_terminate()
     partitions, generations, _ = describe_cluster(config)
     at = int(time.time() * 1000)
     chosen = selection(args)
@@ -61,6 +62,7 @@ def replay(args: argparse.Namespace) -> int:
     with open_topic(config) as topic:
         catalogue = topic.catalogue()
         candidates, left = choose(catalogue, chosen, config, args.max, args.max_replays)
+        tell_missing(chosen, {letter.entry.reason for letter in catalogue})
         reasons = Counter(one.letter.entry.reason for one in candidates.values())
         report: dict[str, Any] = {
             "action": "replay",
@@ -164,7 +166,10 @@ class _Books:
         self._jobs: dict[str, Job] = {}
         self._index = open_index(config)
         if self._index is None:
-            say(f"replaying from the topic {config.topics.dead_letters} alone; claims are not looked at")
+            say(
+                f"replaying from the topic {config.topics.dead_letters} alone: a record whose claim a worker "
+                "could not give back when it died is skipped as a duplicate of itself"
+            )
             return
         self._deduplicator = redis_claims(config, connect_redis(config), generations)
         # A replay that was killed may have committed more than it could tell the index.
@@ -215,7 +220,7 @@ def _print(report: dict[str, Any], *, as_json: bool) -> None:
         print(msgspec.json.encode(report).decode(), flush=True)
         return
     for reason, count in report["reasons"].items():
-        print(f"  {count:>8,}  {reason}")
+        print(f"  {count:>8,}  {messages.printable(reason)}")
     for name, count in report["left"].items():
         print(f"  {count:>8,}  left alone: {LEFT[name]}")
     missing = report["selected"] - report["replayed"] - len(report["refused"])

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamer import logs
-from streamer.cli import clients
+from streamer.cli import clients, messages
 from streamer.cli.dlq.options import name_of_run, selection, who
-from streamer.cli.dlq.reading import Topic, open_index, open_topic, say
+from streamer.cli.dlq.reading import Topic, open_index, open_topic, require_index, say, tell_missing
 from streamer.cli.options import load_config
 from streamer.deadletters.catalogue import Catalogue
 from streamer.deadletters.letters import NOTE_HEADER, REPLAYED, Note, Step
 from streamer.deadletters.selection import Selection
-from streamer.errors import ConfigurationError, StartupError, StreamerError, TransientError
+from streamer.errors import StreamerError, TransientError, UsageError
 from streamer.settings import Config
 from streamer.shipping import CHUNK_RECORDS
 from streamer.state.entries import Audit
@@ -36,11 +36,7 @@ log = logging.getLogger(__name__)
 def rebuild(args: argparse.Namespace) -> int:
     """The workers may go on meanwhile: what dies now they index themselves."""
     config = load_config(args)
-    index = open_index(config)
-    if index is None:
-        raise StartupError(
-            "nothing to rebuild: the index is in Redis, see redis.url and deduplication.enabled"
-        )
+    index = require_index(config)
     with open_topic(config) as topic:
         catalogue = topic.catalogue()
     replayed = sum(entry.replayed for entry in catalogue.entries())
@@ -78,7 +74,7 @@ def fill(index: RedisDeadLetters, catalogue: Catalogue) -> None:
 def purge(args: argparse.Namespace) -> int:
     """Kafka cuts a partition from its start only, so it goes up to the first letter that is to stay."""
     config = load_config(args)
-    logs.configure(config.log.format, config.log.level)
+    logs.configure(config.log.format, config.log.level, config.log.repeat_s)
     chosen = selection(args)
     with open_topic(config) as topic:
         catalogue = topic.catalogue()
@@ -102,7 +98,8 @@ def purge(args: argparse.Namespace) -> int:
     }
     if not args.json:
         _describe(report, config)
-    if not args.dry_run and report["cuts"]:
+    tell_missing(chosen, {entry.reason for entry in entries})
+    if not args.dry_run and (gone or foreign):
         if not args.yes and not _confirmed(report, config):
             print("nothing was deleted", file=sys.stderr)
             return 1
@@ -139,12 +136,16 @@ def _cuts(topic: Topic, catalogue: Catalogue, chosen: Selection) -> dict[int, in
 
 
 def _describe(report: dict[str, Any], config: Config) -> None:
+    topic = config.topics.dead_letters
+    if not (report["matching"] or report["foreign"]):
+        print(f"there is nothing to delete in {topic}")
+        return
     for reason, count in report["reasons"].items():
-        print(f"  {count:>8,}  {reason}")
+        print(f"  {count:>8,}  {messages.printable(reason)}")
     print(
         f"{report['letters']:,} of {report['matching']:,} matching dead letters can be deleted from "
-        f"{config.topics.dead_letters}, {report['not_replayed']:,} of them not replayed, and "
-        f"{report['foreign']:,} messages that streamer did not write"
+        f"{topic}, {report['not_replayed']:,} of them not replayed"
+        + (f"; and {report['foreign']:,} messages that streamer did not write" if report["foreign"] else "")
     )
     if report["letters"] < report["matching"]:
         print(
@@ -154,13 +155,17 @@ def _describe(report: dict[str, Any], config: Config) -> None:
 
 def _confirmed(report: dict[str, Any], config: Config) -> bool:
     if not sys.stdin.isatty():
-        raise ConfigurationError(
-            "purge asks first, and nobody is there to answer: add --yes, or --dry-run to look"
-        )
-    answer = input(
-        f"Delete {report['letters']:,} dead letters from {config.topics.dead_letters} for ever? [y/N] "
+        raise UsageError("purge asks first, and nobody is there to answer: add --yes, or --dry-run to look")
+    topic = config.topics.dead_letters
+    foreign = f" and {report['foreign']:,} other messages" if report["foreign"] else ""
+    # Not by `input`, which asks on standard output: that may be JSON for another program.
+    print(
+        f"Delete {report['letters']:,} dead letters{foreign} from {topic} for ever? [y/N] ",
+        end="",
+        file=sys.stderr,
+        flush=True,
     )
-    return answer.strip().lower() in ("y", "yes")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _carry(config: Config, carried: Mapping[int, Sequence[Step]], audit: Audit) -> None:
