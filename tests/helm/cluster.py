@@ -112,6 +112,9 @@ class Cluster:
             leader_elect="false",
             secure_port=0,
             concurrent_gc_syncs=2,
+            # No kubelet renews these nodes. By default all of them are lost after 50 s, and kwok finds them
+            # again at once; but a pod that started in between stays unready for good.
+            node_monitor_grace_period="24h",
         )
         self._run(
             "kube-scheduler", lambda: True, kubeconfig=self.kubeconfig, leader_elect="false", secure_port=0
@@ -191,7 +194,6 @@ def _node(number: int, room: dict[str, str]) -> dict[str, Any]:
 
 
 def _port_answers(url: str) -> bool:
-
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             return bool(answer.status == 200)

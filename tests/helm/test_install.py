@@ -19,7 +19,6 @@ from tests.servers.process import run
 
 pytestmark = pytest.mark.timeout(300)
 SETS = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
-CLAIMS = ("models", "hub")
 WORKER = "app.kubernetes.io/component=worker"
 
 
@@ -132,7 +131,7 @@ def test_the_life_of_a_release(release: Release) -> None:
 def test_every_set_is_taken_whole_and_leaves_nothing(release: Release, values: Path) -> None:
     """By a real API server with KEDA's and the Prometheus operator's definitions; and the pods run."""
     given = yaml.safe_load(values.read_text("utf-8"))
-    surround(release)
+    release.cluster.apply(*surroundings(release.namespace))
     before = release.objects()
     release.install("--values", str(values))
     rendered = manifests(values)
@@ -161,7 +160,7 @@ def test_workers_of_a_stateful_set_keep_their_names(release: Release) -> None:
 
 
 def test_workers_with_gpus_spread_over_nodes_and_zones(release: Release) -> None:
-    surround(release)
+    release.cluster.apply(*surroundings(release.namespace))
     release.install("--values", str(HERE / "values" / "gpu.yaml"))
     nodes = Counter(pod["spec"]["nodeName"] for pod in release.pods())
     assert sum(nodes.values()) == 4
@@ -176,18 +175,8 @@ def test_a_pod_that_asks_for_more_is_refused(release: Release) -> None:
     assert release.pods() == []
 
 
-def surround(release: Release) -> None:
-    """Bring what the sets of values name and others bring, and wait until the volumes are there for use."""
-    release.cluster.apply(*surroundings(release.namespace))
-    wait_for(
-        lambda: all(
-            release.get("persistentvolumeclaim", claim)["status"].get("phase") == "Bound" for claim in CLAIMS
-        )
-    )
-
-
 def surroundings(namespace: str) -> Iterator[dict[str, Any]]:
-    """A runtime, an account, volumes."""
+    """What the sets of values name and others bring: a runtime, an account, volumes."""
     metadata = {"name": "nvidia"}
     yield {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": metadata, "handler": "nvidia"}
     yield {
@@ -195,7 +184,7 @@ def surroundings(namespace: str) -> Iterator[dict[str, Any]]:
         "kind": "ServiceAccount",
         "metadata": {"name": "scores", "namespace": namespace},
     }
-    for claim in CLAIMS:
+    for claim in ("models", "hub"):
         room = {
             "accessModes": ["ReadWriteMany"],
             "storageClassName": "",
