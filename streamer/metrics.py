@@ -149,6 +149,9 @@ class Metrics:
     batch_seconds: Histogram = histogram(
         "batch_seconds", "Service time: how long the device had a batch.", SECONDS
     )
+    device_busy: float = counter(
+        "device_busy_seconds", "Time in which the device had at least one batch; they may overlap."
+    )
     budget_tokens: int = gauge("budget_tokens", "Tokens that a batch may hold, padding included.")
     batch_at: float | None = age("last_batch_age_seconds", "Since a batch came back in good order.", None)
     device_busy_since: float = age(

@@ -149,12 +149,21 @@ class Batch(Struct, gc=False, eq=False):
 
 
 class Outcome(Struct, gc=False, eq=False):
-    """What the worker says of a batch: a value or an error for each job, or one error for all."""
+    """What the worker says of a batch: a value or an error for each job, or one error for all.
+
+    It was on the device from `started` to `ended`, by the clock of `time.perf_counter`.
+    """
 
     batch: Batch
     values: list[Classification | Exception]
     error: Exception | None
-    seconds: float
+    started: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        """Service time."""
+        return self.ended - self.started
 
 
 class Release(Struct, gc=False, eq=False):

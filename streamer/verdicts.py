@@ -9,6 +9,7 @@ from collections.abc import Callable
 from streamer.delays import Past, RetryPolicy
 from streamer.errors import DeviceError, FatalError, OutOfMemory, RecordError, TransientError
 from streamer.metrics import Metrics
+from streamer.occupancy import Occupancy
 from streamer.planner import halve, make_batch
 from streamer.protocols import Backend
 from streamer.records import Batch, Coordinate, DeadLetter, Delay, Job, Outcome, Result
@@ -36,6 +37,7 @@ class Judge:
         self._retries = retries
         self._clock = clock
         self._wall = wall
+        self._device = Occupancy()
 
     def tokenize(self, jobs: list[Job]) -> list[Job]:
         """Fill in `tokens` and `encoded`; a job whose text the tokenizer refuses is dead and left out."""
@@ -64,6 +66,7 @@ class Judge:
         as it was, later, until its deadline. Raises FatalError.
         """
         batch, error = outcome.batch, outcome.error
+        self._metrics.device_busy += self._device.add(outcome.started, outcome.ended)
         for job in batch.jobs:
             job.attempts += 1
         if error is None:

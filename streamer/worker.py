@@ -119,5 +119,5 @@ def infer(backend: Backend, batch: Batch) -> Outcome:
     try:
         values = backend.infer(batch.jobs)
     except Exception as error:
-        return Outcome(batch, [], error, perf_counter() - started)
-    return Outcome(batch, values, None, perf_counter() - started)
+        return Outcome(batch, [], error, started, perf_counter())
+    return Outcome(batch, values, None, started, perf_counter())

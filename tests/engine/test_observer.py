@@ -30,6 +30,7 @@ def test_windows_and_batches_are_measured() -> None:
     assert (sum(metrics.batch_texts.counts), metrics.batch_texts.sum) == (4, 32)
     assert metrics.batch_tokens.sum == metrics.computed_tokens == metrics.tokens == 64
     assert sum(metrics.batch_seconds.counts) == metrics.batches == 4
+    assert metrics.device_busy == pytest.approx(metrics.batch_seconds.sum), "one after the other"
     assert 0 < metrics.window_wait.sum < 1
     assert sum(metrics.end_to_end.counts) > 0
 
