@@ -45,6 +45,15 @@ def configure(
     logging.captureWarnings(True)
 
 
+def _calm(record: logging.LogRecord) -> bool:
+    """librdkafka warns of a coordinator that has just started, and asks it again: that is no trouble."""
+    early = isinstance(record.args, tuple) and "GETPID" in record.args
+    if early and record.levelno == logging.WARNING and "load in progress" in record.getMessage():
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        return logging.getLogger(record.name).isEnabledFor(logging.INFO)
+    return True
+
+
 class SparingHandler(logging.StreamHandler[TextIO]):
     """Writes the same warning or error once in `repeat` seconds, and then how many were left out.
 
@@ -54,6 +63,7 @@ class SparingHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO, repeat: float, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
+        self.addFilter(_calm)
         self._repeat = repeat
         self._clock = clock
         # Until when it is left out, how many were, and the last of them.

@@ -81,3 +81,16 @@ def test_it_can_be_turned_off() -> None:
     for _ in range(3):
         log.logger.warning("again")
     assert len(log.lines()) == 3
+
+
+@pytest.mark.parametrize(("level", "said"), [(logging.INFO, ["info"]), (logging.WARNING, [])])
+def test_a_coordinator_that_has_just_started_is_no_warning(
+    log: Log, caplog: pytest.LogCaptureFixture, level: int, said: list[str]
+) -> None:
+    """As confluent-kafka hands librdkafka's words on; any other cause of them stays a warning."""
+    caplog.set_level(level, logger="test")
+    failed = "Failed to acquire transactional PID from broker TxnCoordinator/1"
+    for why in ("Broker: Coordinator load in progress", "Local: Timed out"):
+        log.logger.warning("%s [%s] %s", "GETPID", "rdkafka#producer-1", f"{failed}: {why}")
+    lines = [json.loads(line) for line in log.stream.getvalue().splitlines()]
+    assert [line["level"] for line in lines] == [*said, "warning"]
