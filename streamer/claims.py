@@ -74,6 +74,11 @@ class Claims:
         except TransientError as error:
             log.warning("the next owner will infer what is left one by one: %s", error)
 
+    def look(self, now: float) -> None:
+        """No records come. While some wait for their claims, it is known how Redis is."""
+        if not self._waiting:
+            self._deduplicator.look(now)
+
     def drop(self) -> None:
         """Forget the jobs that wait: they will be read again."""
         self._waiting = []

@@ -134,6 +134,7 @@ class Engine:
             job.text, job.meta = text.text, text.meta
             self._window.add(job, now)
         if not records:
+            self._claims.look(now)
             for partition, end in self._source.ends().items():
                 self._ledger.advance(partition, end)
 

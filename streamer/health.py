@@ -66,7 +66,7 @@ class Probes:
         metrics = self.metrics
         return Answer(
             {
-                "model": _model(metrics),
+                "work": _work(metrics),
                 "assignment": _assignment(metrics),
                 "broker": _broker(metrics),
                 "redis": _redis(metrics),
@@ -86,10 +86,13 @@ def _last_batch(metrics: Metrics, now: float) -> str:
     return "no batch yet" if metrics.batch_at is None else f"last batch {now - metrics.batch_at:.1f} s ago"
 
 
-def _model(metrics: Metrics) -> Check:
+def _work(metrics: Metrics) -> Check:
+    """It runs once it has its model; `streamer retry` needs none."""
     if metrics.stage == "draining":
         return Check(False, "draining: takes no more records")
-    return Check(bool(metrics.model), metrics.model["name"] if metrics.model else metrics.stage)
+    running = metrics.stage == "running"
+    says = f"infers with {metrics.model['name']}" if running and metrics.model else metrics.stage
+    return Check(running, says)
 
 
 def _assignment(metrics: Metrics) -> Check:

@@ -129,6 +129,9 @@ class Deduplicator(Protocol):
     def end(self, job: Job) -> None:
         """It came back, whatever came of it: forget its starts."""
 
+    def look(self, now: float) -> None:
+        """Nobody asks for anything: see now and then whether it is there, for the metrics. Never raises."""
+
 
 class DeadLetterQueue(Protocol):
     """The index of dead letters. The topic is the truth; this is for looking things up."""

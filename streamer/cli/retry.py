@@ -59,6 +59,7 @@ def _work(
     while True:
         try:
             mover.run(stopping.is_set, exit_when_idle)
+            metrics.stage = "draining"
             mover.close()
             log.info("done: %d records brought back, %d dead letters", metrics.records, metrics.dead.total())
             return 0

@@ -25,7 +25,7 @@ def build(config: Config, metrics: Metrics) -> Mover:
         kafka_settings(config, own) for own in (config.kafka.consumer, config.kafka.producer)
     )
     return Mover(
-        clients.consumer(consumer, retry_group(config)),
+        clients.consumer(consumer, retry_group(config), metrics),
         clients.shipper(producer, f"{transactional_id(config)}-retry"),
         levels=retry_topics(config),
         prefix=config.topics.retry,

@@ -10,7 +10,9 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from streamer.errors import StartupError
+from streamer.metrics import Metrics
 from streamer.shipping import SETTINGS, Shipper
+from streamer.sources.statistics import read_statistics
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +21,7 @@ CONSUMER: dict[str, Any] = {
     "auto.offset.reset": "earliest",
     "queued.max.messages.kbytes": 16384,
     "socket.timeout.ms": 10000,
+    "statistics.interval.ms": 5000,
 }
 REQUIRED: dict[str, Any] = {
     "enable.auto.commit": False,
@@ -29,12 +32,19 @@ REQUIRED: dict[str, Any] = {
 PRODUCER: dict[str, Any] = {"transaction.timeout.ms": 30_000, "message.timeout.ms": 10_000}
 
 
-def consumer(settings: Mapping[str, Any], group: str) -> Consumer:
+def consumer(settings: Mapping[str, Any], group: str, metrics: Metrics) -> Consumer:
     """With the settings of the worker's, as far as they fit one that takes partitions one by one."""
+
+    def learn(statistics: str) -> None:
+        found = read_statistics(statistics)
+        metrics.brokers_up = found.brokers_up
+        metrics.member = found.coordinated and bool(made.memberid())
+
     own = {name: value for name, value in settings.items() if name != "partition.assignment.strategy"}
     if own.get("group.protocol") != "consumer":
         own["partition.assignment.strategy"] = "cooperative-sticky"
-    return Consumer({**CONSUMER, **own, **REQUIRED, **LOGGED, "group.id": group})
+    made = Consumer({**CONSUMER, **own, **REQUIRED, **LOGGED, "stats_cb": learn, "group.id": group})
+    return made
 
 
 def shipper(settings: Mapping[str, Any], transactional_id: str) -> Shipper:

@@ -82,7 +82,7 @@ class Mover:
         topics = topics_on(consumer, prefix, levels)
         shipper.begin()  # before the first offset is read: what a killed one left open is ended by now
         consumer.subscribe(
-            topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
         metrics.stage, metrics.polled_at = "running", clock()
         log.info("bringing records back from %s to %s", ", ".join(topics), input)
@@ -98,15 +98,19 @@ class Mover:
 
     def close(self) -> None:
         """Leave the group. A broker that is frozen would hold that up without end: then go without a word."""
+        metrics = self._metrics
         leaving = threading.Thread(target=self._consumer.close, name="leaving", daemon=True)
         leaving.start()
         leaving.join(ANSWER)
+        metrics.assigned, metrics.member, metrics.brokers_up = 0, False, None
 
     def step(self) -> None:
         self._metrics.polled_at = self._clock()
         self._take()
         due = self._due()
-        if due and self._backoff.ready(self._clock()):
+        if not due:
+            self._deduplicator.look(self._clock())
+        elif self._backoff.ready(self._clock()):
             self._move(due)
 
     def idle_for(self) -> float:
@@ -253,3 +257,7 @@ class Mover:
             self._ends.discard(partition)
         consumer.incremental_unassign(positions)
         self._metrics.assigned = len(self._waiting)
+
+    def _on_lost(self, consumer: Consumer, positions: list[Position]) -> None:
+        self._on_revoke(consumer, positions)
+        self._metrics.member = False

@@ -54,6 +54,9 @@ class MemoryDeduplicator:
     def end(self, job: Job) -> None:
         del self.starts[_coordinate(job.record)]
 
+    def look(self, now: float) -> None:
+        """It is always there."""
+
     def _claim(
         self, id: str, partition: TopicPartition, offset: int, here: Set[tuple[TopicPartition, int]]
     ) -> str | None:
@@ -88,6 +91,9 @@ class NoDeduplication:
 
     def end(self, job: Job) -> None:
         """Nothing was counted."""
+
+    def look(self, now: float) -> None:
+        """There is nothing to look at."""
 
 
 class MemoryDeadLetters:

@@ -37,6 +37,7 @@ from streamer.state.slots import SLOTS, Call, call, hash_tag, spread
 log = logging.getLogger(__name__)
 
 CHUNK = 4000  # ids a call: Lua unpacks no more than about 8,000 values
+LOOK = 5.0  # seconds between two looks at a Redis that nobody asks for anything
 LONGEST_KEY = 40  # bytes of an id kept as they are; beyond, 16 bytes of hash
 
 # On a claim that was given back. No coordinate ends so.
@@ -104,6 +105,7 @@ class RedisDeduplicator:
         self._ttl = ttl
         self._generations = generations
         self._on_outage = on_outage
+        self._look_at = 0.0
         self._claim = client.register_script(CLAIM)
         self._mark = client.register_script(MARK)
         self._give_back = client.register_script(GIVE_BACK)
@@ -201,6 +203,19 @@ class RedisDeduplicator:
 
     def end(self, job: Job) -> None:
         transient(lambda: self._client.hdel(self._starts, self._coordinate(job.record)))
+
+    def look(self, now: float) -> None:
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK
+        try:
+            transient(lambda: self._client.hexists(self._left, "look"))
+            self._metrics.redis_up = True
+        except TransientError as error:
+            self._metrics.redis_errors["look"] += 1
+            if self._metrics.redis_up:
+                log.warning("nothing is asked of it now, but: %s", error)
+            self._metrics.redis_up = False
 
     def _call(
         self, script: Script, jobs: Sequence[Job], first: int | bytes

@@ -279,3 +279,22 @@ def test_an_outage_is_counted_and_its_end_is_seen(breakable_redis: RedisServer, 
     breakable_redis.restart()
     claims.mark({FIRST: 1})
     assert [*seen, metrics.redis_up] == [True, False, True]
+
+
+@pytest.mark.parametrize("policy", ["wait", "process"])
+def test_an_outage_is_seen_by_one_that_has_nothing_to_ask(breakable_redis: RedisServer, policy: str) -> None:
+    """As often as it is told to look, and asking once in five seconds."""
+    metrics = Metrics()
+    claims = over_redis(breakable_redis.url, on_outage=policy, metrics=metrics)
+    claims.check()
+    claims.look(100.0)
+    breakable_redis.kill()
+    seen = []
+    for now in (101.0, 104.9, 105.0, 109.0, 110.0):
+        claims.look(now)
+        seen.append(metrics.redis_up)
+    assert seen == [True, True, False, False, False]
+    assert metrics.redis_errors == {"look": 2}
+    breakable_redis.restart()
+    claims.look(115.0)
+    assert metrics.redis_up

@@ -150,6 +150,9 @@ def test_retries_run_beside_the_workers_where_they_are_delayed() -> None:
     delayed = manifests(arguments=("--set", "config.retry.policy=delay"))
     (pod,) = [pod for pod in pods(delayed) if pod["of"] == "Deployment scores-streamer-retry"]
     assert pod["containers"][0]["args"][0] == "retry"
+    monitored = manifests(arguments=("--set", "config.retry.policy=delay,monitoring.podMonitor=true"))
+    names = {each["metadata"]["name"] for each in monitored if each["kind"] == "PodMonitor"}
+    assert names == {"scores-streamer", "scores-streamer-retry"}, "jobs of their own"
 
 
 def test_a_replay_as_a_job_of_its_own() -> None:

@@ -139,13 +139,43 @@ def test_what_selects_pods_finds_them(values: Path) -> None:
         "NetworkPolicy": lambda spec: dict(spec["podSelector"]["matchLabels"]),
         "PodMonitor": lambda spec: dict(spec["selector"]["matchLabels"]),
     }
-    kind = "StatefulSet" if values.stem == "exactly-once" else "Deployment"
-    worker = one(kind, found(values))
-    labels = worker["spec"]["template"]["metadata"]["labels"]
-    assert worker["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    pods_of = {
+        each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"]
+        for each in found(values)
+        if each["kind"] in ("Deployment", "StatefulSet")
+    }
     for each in found(values):
+        name = each["metadata"]["name"]
+        if name in pods_of and each["kind"] in ("Deployment", "StatefulSet"):
+            assert each["spec"]["selector"]["matchLabels"].items() <= pods_of[name].items(), name
         if selector := by_kind.get(each["kind"]):
-            assert selector(each["spec"]).items() <= labels.items(), each["kind"]
+            assert selector(each["spec"]).items() <= pods_of[name].items(), f"{each['kind']} {name}"
+
+
+@SETS
+def test_nothing_selects_the_pods_of_others(values: Path) -> None:
+    """A Deployment that took the pods of another for its own would end them."""
+    of = {
+        f"{each['kind']} {each['metadata']['name']}": each["spec"]
+        for each in found(values)
+        if each["kind"] in ("Deployment", "StatefulSet")
+    }
+    for name, spec in of.items():
+        wanted = spec["selector"]["matchLabels"].items()
+        chosen = [
+            each for each, other in of.items() if wanted <= other["template"]["metadata"]["labels"].items()
+        ]
+        assert chosen == [name]
+
+
+@SETS
+def test_what_lasts_has_probes(values: Path) -> None:
+    for pod in pods(found(values)):
+        (container,) = pod["containers"]
+        probes = {name for name in container if name.endswith("Probe")}
+        lasts = pod["of"].startswith(("Deployment", "StatefulSet"))
+        assert probes == ({"startupProbe", "livenessProbe", "readinessProbe"} if lasts else set()), pod["of"]
+        assert ("terminationGracePeriodSeconds" in pod) == lasts
 
 
 # -- what the sets are for ---------------------------------------------------------------------------------

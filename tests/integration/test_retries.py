@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from tests.faults.worker import BUSY, Plan
 from tests.integration.dlq import headers
 from tests.integration.line import ROOT, Line, Worker, wait_until
 from tests.servers import KafkaServer, RedisServer
+from tests.servers.process import free_port
 
 WORKER = ("tests.faults.worker", msgspec.json.encode(Plan()).decode(), "run")
 
@@ -249,15 +251,32 @@ def test_while_redis_is_away_nothing_comes_back_and_then_all_of_it(
     line: Delays, breakable_redis: RedisServer
 ) -> None:
     line.config["redis"]["url"] = breakable_redis.url
+    line.config["ops"] = {"port": free_port()}
+    line.config["kafka"]["consumer"]["statistics.interval.ms"] = "200"
     mover = line.mover("--exit-when-idle", "5")
-    wait_until(lambda: mover.said("bringing records back"), "the mover")
+    wait_until(lambda: mover.well and set(readiness(line).values()) == {True}, "the mover's readiness")
+    assert readiness(line).keys() == {"work", "assignment", "broker", "redis"}
     breakable_redis.suspend()
     for number in range(1500):
         line.delayed(f"r{number}", number % 2)
     line.flush()
     wait_until(lambda: mover.well and "records are due and wait" in mover.log.read_text(), "the outage")
     assert line.returned() == []
+    assert readiness(line) == {"work": True, "assignment": True, "broker": True, "redis": False}
     breakable_redis.resume()
     assert mover.wait() == 0, mover.log.read_text("utf-8")
     ids = Counter(json.loads(message.value() or b"")["id"] for message in line.returned())
     assert len(ids) == 1500 and set(ids.values()) == {1}
+
+
+def readiness(line: Delays) -> dict[str, bool]:
+    """What /readyz says of each thing; nothing before there is an answer."""
+    connection = HTTPConnection("127.0.0.1", line.config["ops"]["port"], timeout=10)
+    try:
+        connection.request("GET", "/readyz")
+        checks = json.loads(connection.getresponse().read())["checks"]
+        return {name: check["ok"] for name, check in checks.items()}
+    except OSError:
+        return {}
+    finally:
+        connection.close()

@@ -171,7 +171,7 @@ class TestReadiness:
         assert worker.says("/readyz") == (
             200,
             {
-                "model": (True, "sentiment"),
+                "work": (True, "infers with sentiment"),
                 "assignment": (True, "2 partitions"),
                 "broker": (True, "connected to 3"),
                 "redis": (True, "answered when last asked"),
@@ -181,8 +181,8 @@ class TestReadiness:
     @pytest.mark.parametrize(
         ("change", "check", "says"),
         [
-            ({"model": {}, "stage": "loading the model"}, "model", "loading the model"),
-            ({"stage": "draining"}, "model", "draining: takes no more records"),
+            ({"model": {}, "stage": "loading the model"}, "work", "loading the model"),
+            ({"stage": "draining"}, "work", "draining: takes no more records"),
             ({"assigned": 0, "member": False}, "assignment", "not a member of its group"),
             ({"brokers_up": 0}, "broker", "no connection"),
             ({"brokers_up": None, "assigned": 0, "member": False}, "broker", "nothing heard yet"),
@@ -201,6 +201,7 @@ class TestReadiness:
     @pytest.mark.parametrize(
         ("change", "check", "says"),
         [
+            ({"model": {}}, "work", "running"),  # `streamer retry`
             ({"assigned": 0}, "assignment", "a spare: the group has no partition for it"),
             ({"paused": True}, "assignment", "2 partitions; reading is paused"),
             ({"brokers_up": None}, "broker", "it gave an assignment"),

@@ -81,8 +81,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{- /*
-The pod of any of streamer's commands. Takes a dict: root, args, resources, and optionally worker (it serves, has a
-model and GPUs), env, configMap, serviceAccount, restartPolicy.
+The pod of any of streamer's commands. Takes a dict: root, args, resources, and optionally serves (it lasts, and has
+an ops port), worker (it has a model and GPUs), env, configMap, serviceAccount, restartPolicy.
 */ -}}
 {{- define "streamer.pod" -}}
 {{- $ := .root -}}
@@ -113,8 +113,10 @@ tolerations:
   {{- end }}
   {{- with $.Values.tolerations }}{{ toYaml . | nindent 2 }}{{ end }}
 {{- end }}
-{{- if .worker }}
+{{- if .serves }}
 terminationGracePeriodSeconds: {{ include "streamer.gracePeriod" $ }}
+{{- end }}
+{{- if .worker }}
 {{- with $.Values.runtimeClassName }}
 runtimeClassName: {{ . }}
 {{- end }}
@@ -168,7 +170,7 @@ containers:
     resources:
       requests: {{- merge (dict) $gpus (default dict .resources.requests) | toYaml | nindent 8 }}
       limits: {{- merge (dict) $gpus (default dict .resources.limits) | toYaml | nindent 8 }}
-    {{- if .worker }}
+    {{- if .serves }}
     ports:
       - {name: ops, containerPort: {{ $.Values.config.ops.port }}}
     startupProbe:
