@@ -27,7 +27,7 @@ MAY_IMPORT = {
 CORE = (
     *("engine", "claims", "verdicts", "worker", "codec", "window", "planner", "ledger", "sizing", "backoff"),
     *("climb", "metrics", "observer", "protocols", "records", "errors", "limits", "outbox", "suspects"),
-    "delays",
+    *("delays", "occupancy"),
 )
 
 
