@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from streamer.errors import StartupError
 from streamer.metrics import Metrics
 from streamer.shipping import SETTINGS, Shipper
-from streamer.sources.statistics import read_statistics
+from streamer.statistics import read_statistics
 
 log = logging.getLogger(__name__)
 

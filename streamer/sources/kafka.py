@@ -28,7 +28,7 @@ from streamer.protocols import Assignment
 from streamer.records import Record, TopicPartition
 from streamer.sources.commits import Commits
 from streamer.sources.group import HOPELESS, KafkaGroup, partitions_of
-from streamer.sources.statistics import Statistics, read_statistics
+from streamer.statistics import Statistics, read_statistics
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "streamer"
 PLUG_INS = ("sources", "sinks", "backends", "state", "tasks")
 HEAVY = ("torch", "transformers", "redis", "confluent_kafka", "opentelemetry", "pynvml")
 # What plug-ins may know of the rest: nouns, errors, the protocols that they meet, and each other's folder.
-SHARED = {"records", "errors", "protocols", "backoff", "delays", "metrics", "messages"}
+SHARED = {"records", "errors", "protocols", "backoff", "delays", "metrics", "messages", "statistics"}
 MAY_IMPORT = {
     "sources": SHARED,
     "sinks": SHARED,
