@@ -60,7 +60,7 @@ class Suspects:
             return True
         if in_flight:
             return False  # what runs beside a suspect would be suspected with it
-        if job is self._started or job.lane.closed:
+        if job is self._started:
             return True  # the same start, after a failure that passes
         try:
             self._take_back()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamer.app import kafka_settings
@@ -21,6 +22,8 @@ _reported: list[str] = []
 _SILENT = logging.Logger("librdkafka")
 _SILENT.disabled = True
 
+# Where the settings of a worker's clients are.
+KEYS = "kafka.properties, kafka.consumer or kafka.producer"
 TIMEOUT = 5.0  # seconds for any answer
 # A command reads beside the group, not in it: what makes a member of a consumer is left out.
 MEMBERSHIP = ("group.", "partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
@@ -89,13 +92,20 @@ def partitions_of(client: Producer | Consumer, config: Config, topic: str) -> li
     return sorted(found.partitions)
 
 
-def _make(kind: Callable[[dict[str, Any]], Client], settings: dict[str, Any], keys: str) -> Client:
+@contextmanager
+def settings_of(keys: str) -> Iterator[None]:
+    """Which settings there are, librdkafka knows. Raises ConfigurationError, naming ours that hold them."""
     from confluent_kafka import KafkaException
 
     try:
-        return kind({**settings, "error_cb": _note, "logger": _SILENT})
+        yield
     except KafkaException as error:
         raise ConfigurationError(f"{keys}: {error.args[0].str()}") from None
+
+
+def _make(kind: Callable[[dict[str, Any]], Client], settings: dict[str, Any], keys: str) -> Client:
+    with settings_of(keys):
+        return kind({**settings, "error_cb": _note, "logger": _SILENT})
 
 
 def _note(error: KafkaError) -> None:

@@ -24,6 +24,11 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_exit_when_idle(parser: argparse.ArgumentParser, help: str) -> None:
+    """`--exit-when-idle`, of commands that work until a signal."""
+    parser.add_argument("--exit-when-idle", type=seconds, metavar="SECONDS", help=help)
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """The configuration that the options and the environment name. Raises ConfigurationError."""
     return load(args.config, os.environ)

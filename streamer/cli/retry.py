@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from streamer import __version__, logs
 from streamer.backoff import Backoff
 from streamer.cli import signals
-from streamer.cli.options import add_config, load_config, seconds
-from streamer.errors import ConfigurationError, FatalError, StreamerError
+from streamer.cli.options import add_config, add_exit_when_idle, load_config
+from streamer.errors import FatalError, StreamerError
 from streamer.metrics import Metrics
 from streamer.serving import serve
 from streamer.settings import Config
@@ -29,12 +29,7 @@ log = logging.getLogger(__name__)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument(
-        "--exit-when-idle",
-        type=seconds,
-        metavar="SECONDS",
-        help="end once nothing has been waiting in the retry topics for so long",
-    )
+    add_exit_when_idle(parser, "end once nothing has been waiting in the retry topics for so long")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,12 +81,8 @@ def _work(
 
 
 def _build(config: Config, metrics: Metrics) -> Mover:
-    from confluent_kafka import KafkaException
-
+    from streamer.cli import clients
     from streamer.retry.assembly import build
 
-    try:
+    with clients.settings_of(clients.KEYS):
         return build(config, metrics)
-    except KafkaException as error:  # which settings there are, librdkafka knows
-        keys = "kafka.properties, kafka.consumer or kafka.producer"
-        raise ConfigurationError(f"{keys}: {error.args[0].str()}") from None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from streamer import __version__, logs
 from streamer.cli import signals
-from streamer.cli.options import add_config, load_config, seconds
-from streamer.errors import ConfigurationError, DeviceError, StreamerError
+from streamer.cli.options import add_config, add_exit_when_idle, load_config
+from streamer.errors import DeviceError, StreamerError
 from streamer.metrics import Metrics
 from streamer.watchdog import Watchdog, dump_threads
 
@@ -23,21 +23,15 @@ log = logging.getLogger(__name__)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument(
-        "--exit-when-idle",
-        type=seconds,
-        metavar="SECONDS",
-        help="end once everything was read and nothing came for so long",
-    )
+    add_exit_when_idle(parser, "end once everything was read and nothing came for so long")
 
 
 def run(args: argparse.Namespace) -> int:
     """Build the engine and let it work. The first SIGTERM or SIGINT drains it, the second ends it at once."""
     config = load_config(args)
     logs.configure(config.log.format, config.log.level, config.log.repeat_s)
-    from confluent_kafka import KafkaException
-
     from streamer.app import build
+    from streamer.cli import clients
     from streamer.serving import serve
 
     topics = config.topics
@@ -45,11 +39,8 @@ def run(args: argparse.Namespace) -> int:
     log.debug("configuration", extra=config.redacted())
     metrics, limits = Metrics(), config.limits
     with serve(config, metrics):
-        try:
+        with clients.settings_of(clients.KEYS):
             engine = build(config, metrics)
-        except KafkaException as error:  # which settings there are, librdkafka knows
-            keys = "kafka.properties, kafka.consumer or kafka.producer"
-            raise ConfigurationError(f"{keys}: {error.args[0].str()}") from None
         signals.handle(engine.stop)
         # The longest step that is no hang: a device at its limit, a revoke, a drain.
         with Watchdog(metrics, limits.hang_s + limits.drain_s + limits.revoke_s):
