@@ -20,11 +20,15 @@ class Backoff:
 
     def fail(self, now: float) -> float:
         """Note a failure; returns the seconds to wait, at least half of the exponential step."""
-        step = min(self._maximum, self._initial * 2.0 ** min(self.failures, 30))
-        wait = step * self._random.uniform(0.5, 1.0)
+        wait = self.wait(self.failures)
         self.failures += 1
         self.until = now + wait
         return wait
+
+    def wait(self, failures: int) -> float:
+        """The seconds to wait after one failure more than these."""
+        step = min(self._maximum, self._initial * 2.0 ** min(failures, 30))
+        return step * self._random.uniform(0.5, 1.0)
 
     def succeed(self) -> None:
         self.failures = 0

@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from streamer.backoff import Backoff
 from streamer.claims import Claims
 from streamer.codec import Decoder
 from streamer.errors import DeviceError, RecordError, TransientError
@@ -27,6 +26,7 @@ from streamer.outbox import GLANCE, Outbox
 from streamer.planner import Plan
 from streamer.protocols import Backend, DeadLetterQueue, Deduplicator, Sink, Source
 from streamer.records import Outcome, Skip, TopicPartition
+from streamer.recovery import Recovery
 from streamer.sizing import TokenBudget
 from streamer.suspects import Suspects
 from streamer.verdicts import Judge
@@ -74,8 +74,8 @@ class Engine:
         self._judge = Judge(backend, budget, self.metrics, limits.retries, clock=clock, wall=wall)
         self._claims = Claims(deduplicator, dead_letters, self.metrics, clock)
         self._plan = Plan(budget)
-        self._inferring = Backoff()
-        self._suspects = Suspects(deduplicator, self._judge, self._inferring, clock, limits.max_attempts)
+        self._recovery = Recovery()
+        self._suspects = Suspects(deduplicator, self._judge, self._recovery.line, clock, limits.max_attempts)
         self._outbox = Outbox(
             source=source, sink=sink, claims=self._claims, ledger=ledger, limits=limits, clock=clock
         )
@@ -140,6 +140,7 @@ class Engine:
 
     def dispatch(self) -> None:
         """Close a ready window: claim its ids, tokenize, plan batches. Offer them to the worker."""
+        self._plan.wake(self._clock())
         if not self._plan.holds(PLANNED_AHEAD):
             now = self._clock()
             held = self._claims or self._outbox.awaits
@@ -147,7 +148,7 @@ class Engine:
                 self._observer.window_closes(now)
                 self._claims.add(self._window.close(now))
             self._plan.add(*self._suspects.part(self._claims.take()))
-        while self._worker.room > 0 and self._inferring.ready(self._clock()):
+        while self._worker.room > 0 and self._recovery.line.ready(self._clock()):
             batch = self._plan.next()
             if batch is None:
                 break
@@ -155,6 +156,7 @@ class Engine:
                 self._plan.again([batch])
                 break
             if batch.jobs:
+                self._recovery.offered(batch)
                 self._worker.offer(batch)
 
     def settle(self) -> None:
@@ -245,12 +247,12 @@ class Engine:
             return GLANCE
         now = self._clock()
         if self._plan:
-            until = self._inferring.until
+            until = self._recovery.line.until
         elif self._claims:
             until = self._claims.retry_at
         else:
             until = self._window.deadline(starving=True)
-        return max(0.0, min(PATIENCE, until - now))
+        return max(0.0, min(PATIENCE, until - now, self._plan.wakes_at - now))
 
     def _time_to_collect(self) -> float:
         if not self._worker.in_flight:
@@ -268,14 +270,15 @@ class Engine:
             metrics.paused = False
 
     def _take(self, outcome: Outcome) -> None:
-        again, reason = self._judge.judge(outcome)
-        if reason is None:
-            self._inferring.succeed()
-        else:
-            seconds = self._inferring.fail(self._clock())
-            self.metrics.retries["infer"] += 1
-            log.warning("the device waits %.2f s, then goes on: %s", seconds, reason)
-        self._plan.again(again)
+        verdict = self._judge.judge(outcome)
+        if verdict.answered:
+            self._recovery.answered()
+        if verdict.reason is None:
+            self._plan.again(verdict.again)
+            return
+        self.metrics.retries["infer"] += 1
+        again_at = self._recovery.failed(outcome.batch, verdict.reason, self._clock())
+        self._plan.later(verdict.again, again_at)
 
     # -- leaving ---------------------------------------------------------------------------------------------
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from heapq import heappop, heappush
+from itertools import count
 from operator import attrgetter
 
 from streamer.records import Batch, Job
@@ -16,7 +19,8 @@ class Plan:
     """What waits for the worker. A batch is cut when there is room for it, by the budget of that moment.
 
     A window goes shortest texts first, and to its end before the next. Order costs nothing here: the ledger
-    restores it. Jobs whose partition is gone are left out.
+    restores it. Jobs whose partition is gone are left out. The plan is true while there is something to offer
+    now: what was put off for `later` does not count.
     """
 
     def __init__(self, budget: TokenBudget) -> None:
@@ -28,7 +32,13 @@ class Plan:
 
     def __len__(self) -> int:
         """How many jobs wait."""
-        return self._texts + sum(len(batch.jobs) for batch in self._ready)
+        waiting = sum(len(batch.jobs) for _, _, batch in self._later)
+        return self._texts + waiting + sum(len(batch.jobs) for batch in self._ready)
+
+    @property
+    def wakes_at(self) -> float:
+        """When the first batch that waits may go on."""
+        return self._later[0][0] if self._later else math.inf
 
     def holds(self, batches: int) -> bool:
         """Is there work for so many batches? Not quite, where a text is longer than the budget."""
@@ -51,6 +61,16 @@ class Plan:
         """These go first, as they are."""
         self._ready.extendleft(reversed(batches))
 
+    def later(self, batches: Iterable[Batch], at: float) -> None:
+        """These wait, as they are, until `wake` is called at that time or after it."""
+        for batch in batches:
+            heappush(self._later, (at, next(self._numbers), batch))
+
+    def wake(self, now: float) -> None:
+        """What has waited long enough goes first."""
+        while self.wakes_at <= now:
+            self._ready.appendleft(heappop(self._later)[2])
+
     def next(self) -> Batch | None:
         """A batch of at least one job, which leaves the plan."""
         while self:
@@ -64,6 +84,8 @@ class Plan:
     def clear(self) -> None:
         """Forget all of it: it will be read again."""
         self._ready: deque[Batch] = deque()
+        self._later: list[tuple[float, int, Batch]] = []  # a heap; the number is there for those of one time
+        self._numbers = count()
         self._windows: deque[deque[Job]] = deque()
         self._texts = self._tokens = 0
 

@@ -141,11 +141,13 @@ class Batch(Struct, gc=False, eq=False):
     """What the device sees at once. `tokens` is what it computes on, padding included.
 
     `size` is what the budget was for it; 0 for a batch that something else made, such as the end of a window.
+    `before` is how often the backend had answered and failed when it was offered the batch.
     """
 
     jobs: list[Job]
     tokens: int
     size: int = 0
+    before: tuple[int, int] = (0, 0)
 
 
 class Outcome(Struct, gc=False, eq=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from streamer.delays import Past, RetryPolicy
 from streamer.errors import DeviceError, FatalError, OutOfMemory, RecordError, TransientError
@@ -16,6 +17,14 @@ from streamer.records import Batch, Coordinate, DeadLetter, Delay, Job, Outcome,
 from streamer.sizing import TokenBudget
 
 log = logging.getLogger(__name__)
+
+
+class Verdict(NamedTuple):
+    """What is to be offered again; why it has to wait first; whether the backend has said anything."""
+
+    again: list[Batch]
+    reason: TransientError | None = None
+    answered: bool = True
 
 
 class Judge:
@@ -59,8 +68,8 @@ class Judge:
             accepted.append(job)
         return accepted
 
-    def judge(self, outcome: Outcome) -> tuple[list[Batch], TransientError | None]:
-        """Settle the jobs of a batch. Returns what is to be offered again, and why it has to wait first.
+    def judge(self, outcome: Outcome) -> Verdict:
+        """Settle the jobs of a batch.
 
         A batch that failed comes back in halves, at once; what failed for a reason that may pass comes back
         as it was, later, until its deadline. Raises FatalError.
@@ -76,14 +85,14 @@ class Judge:
             raise error
         if isinstance(error, TransientError):
             again = [job for job in batch.jobs if not self._given_up(job, error)]
-            return [make_batch(again, self._budget.cost)] if again else [], error
+            return Verdict(self._batches(again), error, answered=False)
         if isinstance(error, OutOfMemory):
             self._budget.shrink(batch.tokens)
         if len(batch.jobs) == 1:
             self.bury(batch.jobs[0], error, "infer")
-            return [], None
+            return Verdict([])
         log.warning("batch of %d failed, halved: %s", len(batch.jobs), type(error).__name__)
-        return list(halve(batch, self._budget.cost)), None
+        return Verdict(list(halve(batch, self._budget.cost)))
 
     def bury(self, job: Job, error: Exception, stage: str) -> None:
         """Make a dead letter of a job."""
@@ -129,7 +138,10 @@ class Judge:
         at = record.topic, record.partition, record.offset
         log.warning("%s %s at %s[%d]@%d: %s", what, why.reason, *at, why.message)
 
-    def _settle(self, outcome: Outcome) -> tuple[list[Batch], TransientError | None]:
+    def _batches(self, again: list[Job]) -> list[Batch]:
+        return [make_batch(again, self._budget.cost)] if again else []
+
+    def _settle(self, outcome: Outcome) -> Verdict:
         batch, values = outcome.batch, outcome.values
         if len(values) != len(batch.jobs):
             raise DeviceError(f"{len(values)} outputs for a batch of {len(batch.jobs)} texts")
@@ -161,9 +173,9 @@ class Judge:
                 job.meta,
                 job.truncated,
             )
-        if not again and any(type(job.settled) is Result for job in batch.jobs):
-            reason = None  # it is the given up that were not taken: the backend is there
-        return [make_batch(again, self._budget.cost)] if again else [], reason
+        answered = any(not isinstance(value, TransientError) for value in values)
+        # With all of them settled there is nothing to wait for, unless nobody was answered.
+        return Verdict(self._batches(again), reason if again or not answered else None, answered)
 
     def _count(self, outcome: Outcome) -> None:
         metrics, jobs = self._metrics, outcome.batch.jobs

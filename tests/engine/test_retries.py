@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -82,6 +83,26 @@ def test_the_deadline_is_of_the_record_and_its_neighbours_go_out() -> None:
     assert rig.ids == [str(number) for number in range(12) if number != 5]
     assert rig.reasons == ["unavailable"]
     assert int(headers(rig.dead_letters[0])["dlq.attempts"]) == tries["busy"] > 3
+
+
+def test_one_record_that_is_not_taken_holds_its_partition_and_nobody_else() -> None:
+    rig = Rig(partitions=2, max_texts=1, max_records=8, limits=Limits(retries=RetryPolicy("wait")))
+    tries = busy(rig)
+    rig.send("busy", "first")
+    for number in range(100):
+        rig.send("good", f"behind-{number}", 0)
+        rig.send("good", f"beside-{number}", 1)
+    while rig.clock.now < 60.0:
+        rig.engine.step()
+    assert rig.ids == [f"beside-{number}" for number in range(100)]
+    assert len(rig.scorer.calls) - tries["busy"] == 200, "those behind it are done, and wait for it to go out"
+    assert 12 + 60 / 5 - 7 <= tries["busy"] <= 12 + 60 / 2.5, "with its own backoff, whoever else is answered"
+    last = max(json.loads(result.value or b"")["processed_at"] for result in rig.results)
+    assert last < 10_000, "ms: nobody else has waited for it"
+    tries.clear()
+    busy(rig, times=0)
+    rig.run()
+    assert rig.ids[100:] == ["first"] + [f"behind-{number}" for number in range(100)]
 
 
 def test_every_try_counts_once_whatever_came_of_it() -> None:
