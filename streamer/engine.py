@@ -148,7 +148,7 @@ class Engine:
                 self._observer.window_closes(now)
                 self._claims.add(self._window.close(now))
             self._plan.add(*self._suspects.part(self._claims.take()))
-        while self._worker.room > 0 and self._recovery.line.ready(self._clock()):
+        while self._worker.room > 0 and self._recovery.allows(self._clock(), self._worker.in_flight):
             batch = self._plan.next()
             if batch is None:
                 break

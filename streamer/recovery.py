@@ -1,8 +1,8 @@
 """After a failure that passes: who waits, and for how long?
 
 The batch that failed does, longer with each try; others go on meanwhile, for the ledger restores the order.
-When the backend has answered nobody since it was offered this batch, it may be away: then nothing is offered to
-it until a wait of the line's own is over, and the next to be tried is another batch. Batches that were under
+When the backend has answered nobody since it was offered this batch, it may be away: then nothing is offered
+to it until a wait of the line's own is over, and one batch, another one, finds out. Batches that were under
 way together fail together: to the line that is one failure, however many threads there are.
 """
 
@@ -23,6 +23,10 @@ class Recovery:
     def __init__(self) -> None:
         self.line = Backoff()
         self._answers = self._failures = 0
+
+    def allows(self, now: float, in_flight: int) -> bool:
+        """Whether a batch may be offered, with so many on their way."""
+        return self.line.ready(now) and not (self.line.failures and in_flight)
 
     def offered(self, batch: Batch) -> None:
         batch.before = self._answers, self._failures

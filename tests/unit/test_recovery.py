@@ -36,6 +36,18 @@ def test_where_nobody_is_answered_the_line_waits_too() -> None:
     assert recovery.line.ready(100.0)
 
 
+def test_one_batch_finds_out_whether_it_is_back() -> None:
+    recovery, batch = Recovery(), tried(1)
+    assert recovery.allows(0.0, in_flight=3)
+    recovery.offered(batch)
+    recovery.failed(batch, AWAY, now=0.0)
+    later = recovery.line.until
+    assert not recovery.allows(0.0, in_flight=0)
+    assert recovery.allows(later, in_flight=0) and not recovery.allows(later, in_flight=1)
+    recovery.answered()
+    assert recovery.allows(0.0, in_flight=3)
+
+
 def test_what_was_under_way_together_is_one_failure_of_the_line() -> None:
     recovery = Recovery()
     for probe in range(1, 4):
