@@ -30,7 +30,8 @@ RUN --mount=type=cache,target=/root/.cache/uv UV_TORCH_BACKEND=cpu \
     uv pip install --constraints constraints.txt --requirements pyproject.toml --extra torch --extra otel
 COPY README.md LICENSE ./
 COPY streamer streamer
-RUN --mount=type=cache,target=/root/.cache/uv uv pip install --no-deps .
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv pip install --build-constraints constraints.txt --no-deps .
 
 # On Linux the package index's own torch is the CUDA build, with NVIDIA's libraries beside it as packages.
 FROM build AS build-cuda
@@ -38,7 +39,8 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     uv pip install --constraints constraints.txt --requirements pyproject.toml --extra torch --extra otel
 COPY README.md LICENSE ./
 COPY streamer streamer
-RUN --mount=type=cache,target=/root/.cache/uv uv pip install --no-deps .
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv pip install --build-constraints constraints.txt --no-deps .
 
 FROM build-cpu AS sbom-build
 RUN --mount=type=cache,target=/root/.cache/uv \

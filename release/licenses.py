@@ -96,12 +96,7 @@ def closure(requirements: Iterable[Requirement]) -> set[str]:
 
 def licences(names: set[str]) -> dict[str, str]:
     """Package -> licence, in SPDX's terms where they are known."""
-    command = [
-        str(Path(sys.executable).with_name("pip-licenses")),
-        "--from=mixed",
-        "--format=json",
-        "--with-system",
-    ]
+    command = [sys.executable, "-m", "piplicenses", "--from=mixed", "--format=json", "--with-system"]
     answer = subprocess.run(
         [*command, "--packages", *names], capture_output=True, text=True, check=True, timeout=120
     )

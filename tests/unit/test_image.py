@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -39,6 +40,18 @@ def test_every_image_is_pinned_by_version() -> None:
 def test_uv_is_the_one_of_the_makefile() -> None:
     pinned = re.search(r"^UV_VERSION := (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert pinned and f"UV_IMAGE=ghcr.io/astral-sh/uv:{pinned[1]}" in instructions("ARG")
+
+
+def test_every_package_is_pinned_and_so_is_what_builds_ours() -> None:
+    installs = [line for line in DOCKERFILE.splitlines() if "uv pip install" in line]
+    assert len(installs) == 4
+    for line in installs:
+        assert (
+            "--build-constraints" if "--no-deps" in line else "--constraints"
+        ) + " constraints.txt" in line
+    pins = (ROOT / "constraints.txt").read_text("utf-8")
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
+    assert [each for each in needed if f"\n{re.split('[<>=]', each)[0]}==" not in pins] == []
 
 
 def test_it_runs_as_a_numbered_user() -> None:
