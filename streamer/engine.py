@@ -1,7 +1,7 @@
 """The line. `step` calls four verbs; a record is in exactly one place between them:
 
-    intake    source -> window       (undecodable and empty records settle at once)
-    dispatch  window -> planned -> worker   (claimed and tokenized on the way; duplicates settle)
+    intake    source -> window       (decoded on the way; tombstones settle at once)
+    dispatch  window -> planned -> worker   (claimed, tokenized on the way; duplicates and defects settle)
     settle    worker -> ledger -> sink      (in order, once all before it in its partition is settled)
     commit    published -> marked -> committed   (exactly once: published and committed -> marked)
 
@@ -128,10 +128,9 @@ class Engine:
                 continue
             try:
                 job.id, text = self._decoder.decode(record)
+                job.text, job.meta = text.text, text.meta
             except RecordError as error:
-                self._judge.bury(job, error, "decode")
-                continue
-            job.text, job.meta = text.text, text.meta
+                job.defect = error
             self._window.add(job, now)
         if not records:
             self._claims.look(now)
@@ -147,7 +146,7 @@ class Engine:
             if not held and self._window.ready(now, starving=self._starving):
                 self._observer.window_closes(now)
                 self._claims.add(self._window.close(now))
-            self._plan.add(*self._suspects.part(self._claims.take()))
+            self._plan.add(*self._suspects.part(self._judge.decoded(self._claims.take())))
         while self._worker.room > 0 and self._recovery.allows(self._clock(), self._worker.in_flight):
             batch = self._plan.next()
             if batch is None:

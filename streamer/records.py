@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 if TYPE_CHECKING:
+    from streamer.errors import RecordError
     from streamer.ledger import Lane
 
 
@@ -115,6 +116,7 @@ class Job(Struct, gc=False, eq=False):
     """A record on its way. `settled` is None while it is open; `size` is what it holds, in bytes;
     `read_at` is the engine's clock when it came.
 
+    `defect` is why it could not be decoded: it has no id, is claimed by its coordinate, and then dies.
     `encoded` and `truncated` are the backend's. `attempts` counts how often that had it in hand,
     `failing_since` is when it first failed for a reason that may pass. `unclaimed` says that deduplication
     was away and was not waited for, `suspect` that an earlier run had the record in hand when it died.
@@ -126,6 +128,7 @@ class Job(Struct, gc=False, eq=False):
     id: str = ""
     text: str = ""
     meta: Any = UNSET
+    defect: RecordError | None = None
     unclaimed: bool = False
     suspect: bool = False
     tokens: int = 0

@@ -45,4 +45,5 @@ class Recovery:
         elif self._failures == failures:
             self._failures += 1
             log.warning("the device waits %.2f s, then goes on: %s", self.line.fail(now), reason)
-        return now + wait
+        # Not at the very moment when the line goes on: another batch is to have its turn before.
+        return max(now + wait, self.line.until + self.line.wait(0))

@@ -48,6 +48,13 @@ class Judge:
         self._wall = wall
         self._device = Occupancy()
 
+    def decoded(self, jobs: list[Job]) -> list[Job]:
+        """The jobs that could be decoded; of the others their claims say that nobody wrote them: they die."""
+        for job in jobs:
+            if job.defect is not None:
+                self.bury(job, job.defect, "decode")
+        return [job for job in jobs if job.defect is None]
+
     def tokenize(self, jobs: list[Job]) -> list[Job]:
         """Fill in `tokens` and `encoded`; a job whose text the tokenizer refuses is dead and left out."""
         try:

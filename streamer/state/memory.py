@@ -29,11 +29,11 @@ class MemoryDeduplicator:
     def claim(self, jobs: Sequence[Job]) -> list[str | None]:
         for job in jobs:
             partition, offset = _coordinate(job.record)
-            job.suspect = self.claims.get(job.id) == (partition, offset)
+            job.suspect = self.claims.get(_key(job)) == (partition, offset)
             if job.suspect and partition in self.left:
                 job.lane.survived = max(job.lane.survived, self.left.pop(partition))
         here = {_coordinate(job.record) for job in jobs}
-        return [self._claim(job.id, *_coordinate(job.record), here) for job in jobs]
+        return [self._claim(_key(job), *_coordinate(job.record), here) for job in jobs]
 
     def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
         for partition, offset in offsets.items():
@@ -41,8 +41,8 @@ class MemoryDeduplicator:
 
     def give_back(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            if self.claims.get(job.id) == _coordinate(job.record):
-                self.given_back.add(job.id)
+            if self.claims.get(_key(job)) == _coordinate(job.record):
+                self.given_back.add(_key(job))
 
     def leave(self, offsets: Mapping[TopicPartition, int]) -> None:
         self.left |= offsets
@@ -150,6 +150,12 @@ class MemoryDeadLetters:
 
 def _age(entry: Entry) -> tuple[int, str]:
     return entry.failed_at, entry.key
+
+
+def _key(job: Job) -> str:
+    """Its id; its coordinate where it could not be decoded."""
+    record = job.record
+    return job.id or f"{record.topic}:{record.partition}:{record.offset}"
 
 
 def _coordinate(record: Record) -> tuple[TopicPartition, int]:

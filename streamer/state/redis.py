@@ -11,7 +11,8 @@ coordinate goes on, as often as it takes, until its result is published and the 
     another that gave it back   claim it, go on: the replay of a dead letter, or its correction
 
 A dead or delayed record gives its claim back by a sign on it, and the claim stays: should that record be read
-again because its commit did not happen, it is known to be written and does not die twice.
+again because its commit did not happen, it is known to be written and does not die twice. One that could not
+be decoded has no id, and claims its own coordinate for the same reason.
 
 What is written is one offset a partition, not a mark a claim: results leave in order, so all below it is
 written too. That makes the mark as cheap as the commit that it precedes.
@@ -181,7 +182,7 @@ class RedisDeduplicator:
             self._wait_or_log("mark", error)
 
     def give_back(self, jobs: Iterable[Job]) -> None:
-        # A record that could not be decoded never had an id, and so no claim.
+        # What could not be decoded is claimed by its coordinate, which nobody else asks for.
         claimed = [job for job in jobs if job.id]
         for _, answer in self._call(self._give_back, claimed, FREE):
             if isinstance(answer, TransientError):
@@ -224,7 +225,7 @@ class RedisDeduplicator:
 
         In a cluster there is a call for each slot, and one shard may be away while the others answer.
         """
-        keys = [self._key(job.id) for job in jobs]
+        keys = [self._key(job.id or self._coordinate(job.record).decode()) for job in jobs]
         groups: Iterable[Sequence[int]] = [range(len(keys))]
         if self._in_slots:
             by_tag: dict[bytes, list[int]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from streamer.errors import RecordError
 from streamer.ledger import Lane
 from streamer.records import Coordinate, DeadLetter, Job, Record, Release, Result, Skip, TopicPartition
 
@@ -21,6 +22,13 @@ def job(
     value = b"value %d" % offset
     record = Record(at.topic, partition, offset, 1_700_000_000_000 + offset, b"key", value, list(headers))
     return Job(record, lane or Lane(at), 0, id or f"{partition}-{offset}")
+
+
+def undecodable(offset: int, partition: int = 0) -> Job:
+    """A job that has no id, and never will."""
+    one = job(offset, partition)
+    one.id, one.defect = "", RecordError("invalid_json", "why")
+    return one
 
 
 def scored(job: Job, size: int = 0) -> Job:

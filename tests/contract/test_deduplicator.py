@@ -16,7 +16,7 @@ from streamer.state.connection import Client, connect
 from streamer.state.memory import MemoryDeduplicator, NoDeduplication
 from streamer.state.redis import RedisDeduplicator
 from tests.contract.conftest import REDISES
-from tests.contract.jobs import dead, job
+from tests.contract.jobs import dead, job, undecodable
 from tests.servers import RedisServer
 from tests.servers.process import free_port
 from tests.servers.redis_topologies import Topology
@@ -166,6 +166,15 @@ def test_what_was_given_back_and_not_marked_is_claimed_again(claims: Deduplicato
     assert claims.claim([job(3, id="a")]) == [GO_ON]
 
 
+def test_what_has_no_id_is_claimed_by_its_coordinate_and_does_not_die_twice(claims: Deduplicator) -> None:
+    window = [undecodable(0), undecodable(1), undecodable(0, 1)]
+    assert claims.claim(window) == [GO_ON] * 3
+    assert claims.claim(window) == [GO_ON] * 3, "its worker died before it was marked"
+    claims.give_back(window)
+    claims.mark({FIRST: 1})
+    assert claims.claim(window) == ["redelivered", GO_ON, GO_ON]
+
+
 def test_without_deduplication_everything_goes_on() -> None:
     nothing = NoDeduplication()
     nothing.mark({FIRST: 5})
@@ -194,6 +203,14 @@ def test_old_claims_do_not_swallow_a_topic_that_was_created_anew(redis_url: str)
     old.mark({FIRST: 1})
     assert new.claim([job(0, id="b")]) == [GO_ON]
     assert new.claim([job(0, id="a")]) == ["duplicate"], "an id is an id, but it is not taken for written"
+
+
+def test_a_coordinate_in_a_topic_that_was_created_anew_is_another(redis_url: str) -> None:
+    old, new = over_redis(redis_url), over_redis(redis_url)
+    new._generations = {"texts.in": "generation-2"}
+    old.claim([undecodable(0)])
+    old.mark({FIRST: 1})
+    assert new.claim([undecodable(0)]) == [GO_ON]
 
 
 def test_scripts_that_redis_forgot_are_sent_again(redis_url: str) -> None:

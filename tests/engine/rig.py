@@ -211,20 +211,11 @@ class Rig:
             assert skipped, f"commit {offset} passes {record.offset}, which is open"
 
     def unmarked(self) -> set[tuple[int, int]]:
-        """The coordinates that may be written once more, for neither a mark nor a commit holds them back.
-
-        Marks hold back what has a claim; a dead record that could not be decoded has no id, and so none.
-        """
+        """The coordinates that may be written once more, for neither a mark nor a commit holds them back."""
         self.read_what_was_written()
-        nameless = {
-            (int(found["dlq.partition"]), int(found["dlq.offset"]))
-            for found in map(headers, self.dead_letters)
-            if found["dlq.stage"] == "decode"
-        }
         marked = {partition.partition: offset for partition, offset in self.memory.written.items()}
         committed = {partition.partition: offset for partition, offset in self.log.committed.items()}
-        uncommitted = {at for at in self.written if at[1] >= committed.get(at[0], 0)}
-        return {at for at in uncommitted if at in nameless or at[1] >= marked.get(at[0], 0)}
+        return {at for at in self.written if at[1] >= max(committed.get(at[0], 0), marked.get(at[0], 0))}
 
     def read_what_was_written(self) -> None:
         """Add what is new to `written` and `written_ids`."""

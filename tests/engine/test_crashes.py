@@ -60,7 +60,6 @@ def test_a_crash_loses_nothing_and_repeats_only_what_was_written_and_not_marked(
     with pytest.raises(Crash):
         rig.run()
     rig.on = lambda at: None
-    # A dead letter gives its claim back instead of being marked, so until the commit it may be written twice.
     unmarked = rig.unmarked()
     rig.restart()
     rig.run()

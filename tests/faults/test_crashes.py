@@ -85,7 +85,9 @@ def test_a_crash_at_each_point_of_the_line(
     # One record is alone on the device in several lives: to a worker it looks like the one that kills.
     world.config |= {"window": {"max_records": 16}, "limits": {"max_attempts": 100}}
     for point in points:
-        world.send(120 * time)
+        for _ in range(30 * time):
+            world.send(3)
+            world.send_broken(1)
         worker = world.start(static="slot-0", plan=Plan(point=point, time=time, jitter_ms=20 * time))
         assert world.crashed(worker) == -signal.SIGKILL, worker.log.read_text("utf-8")
     world.start(static="slot-0")

@@ -159,6 +159,13 @@ class World:
             self.produce(msgspec.json.encode(value), where, id=value["id"], bad=bad)
         self.flush()
 
+    def send_broken(self, count: int) -> None:
+        """Records that nobody can decode, and so without an id."""
+        for _ in range(count):
+            number, self._next = self._next, self._next + 1
+            self.produce(b"not JSON %d" % number, number % self.partitions, id=f"broken-{number}", bad=True)
+        self.flush()
+
     def produce(
         self,
         value: bytes | None,

@@ -26,19 +26,8 @@ MAY_IMPORT = {
 # The core: what the line is made of. It knows no plug-in, no configuration and no command line.
 CORE = (
     *("engine", "claims", "verdicts", "worker", "codec", "window", "planner", "ledger", "sizing", "backoff"),
-    *(
-        "climb",
-        "metrics",
-        "observer",
-        "protocols",
-        "records",
-        "errors",
-        "limits",
-        "outbox",
-        "suspects",
-        "recovery",
-    ),
-    *("delays", "occupancy"),
+    *("climb", "metrics", "observer", "protocols", "records", "errors", "limits", "outbox", "suspects"),
+    *("recovery", "delays", "occupancy"),
 )
 
 

@@ -30,8 +30,9 @@ def test_where_nobody_is_answered_the_line_waits_too() -> None:
     recovery, batch = Recovery(), tried(1)
     recovery.answered()
     recovery.offered(batch)
-    recovery.failed(batch, AWAY, now=100.0)
+    again_at = recovery.failed(batch, AWAY, now=100.0)
     assert not recovery.line.ready(100.0) and recovery.line.failures == 1
+    assert again_at >= recovery.line.until + 0.025, "the first to try is another one"
     recovery.answered()
     assert recovery.line.ready(100.0)
 
