@@ -55,7 +55,7 @@ class Decoder:
     def decode(self, record: Record) -> tuple[str, Text]:
         """The record's id and text. Raises RecordError with the reason that the dead letter will carry."""
         if record.defect:
-            raise RecordError("invalid_headers", record.defect)
+            raise RecordError(*record.defect)
         value = record.value or b""
         if len(value) > self._max_bytes:
             raise RecordError("too_large", f"{len(value)} bytes; the limit is {self._max_bytes}")

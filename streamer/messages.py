@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from streamer.records import Record
+from streamer.records import Defect, Record
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 def read(message: Message) -> Record:
     """The record; what of it cannot be read is said in its `defect`."""
     headers: Any
-    defect = ""
+    defect = None
     try:
         headers = message.headers() or []
     except (SystemError, UnicodeDecodeError):
         # A header name that is not UTF-8. The client cannot show any of the headers then, and a second call
         # returns broken objects: ask once.
-        headers, defect = [], "the name of a header is not UTF-8: none of the headers can be read"
+        headers = []
+        defect = Defect(
+            "invalid_headers", "the name of a header is not UTF-8: none of the headers can be read"
+        )
     return Record(
         message.topic(),  # type: ignore[arg-type]
         message.partition(),  # type: ignore[arg-type]

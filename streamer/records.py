@@ -11,16 +11,24 @@ if TYPE_CHECKING:
     from streamer.ledger import Lane
 
 
+# Reasons of dead letters that do not have the whole record: there is nothing to replay in them.
+CUT, UNREADABLE = "cut", "unreadable_batch"
+
+
 class TopicPartition(NamedTuple):
     topic: str
     partition: int
 
 
-class Record(Struct, frozen=True, gc=False):
-    """A record as it was read, untouched. `timestamp` is in milliseconds since the epoch.
+class Defect(NamedTuple):
+    """What of a record could not be read: such a record can only become a dead letter, for this reason."""
 
-    `defect` says what of it could not be read: such a record can only become a dead letter.
-    """
+    reason: str
+    detail: str
+
+
+class Record(Struct, frozen=True, gc=False):
+    """A record as it was read, untouched. `timestamp` is in milliseconds since the epoch."""
 
     topic: str
     partition: int
@@ -29,7 +37,7 @@ class Record(Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
-    defect: str = ""
+    defect: Defect | None = None
 
 
 class Text(Struct, frozen=True, gc=False):

@@ -28,7 +28,7 @@ def as_object(record: Record) -> dict[str, Any]:
     for name, value in ("key", record.key), ("value", record.value):
         if value is not None and not is_text(value):
             whole[f"{name}_base64"] = b64encode(value).decode()
-    return whole | ({"defect": record.defect} if record.defect else {})
+    return whole | ({"defect": record.defect.detail} if record.defect else {})
 
 
 def text(value: bytes | None) -> str | None:

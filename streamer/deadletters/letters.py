@@ -65,7 +65,7 @@ def read(found: Record, decoder: Decoder) -> Letter | Note | Foreign:
     at = found.partition, found.offset
     try:
         if found.defect:
-            raise _Foreign(found.defect)
+            raise _Foreign(found.defect.detail)
         last = {name: value for name, value in found.headers if name.startswith(DEAD_LETTER_PREFIX)}
         if last.get(NOTE_HEADER) == REPLAYED:
             return _decode_note(found.value or b"")

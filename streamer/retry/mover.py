@@ -191,10 +191,10 @@ class Mover:
                 self._consumer.resume(empty)
 
     def _ship(self, due: list[Delayed]) -> None:
-        for broken, run in groupby(due, lambda one: bool(one.found.defect)):
-            if broken:
+        for defect, run in groupby(due, lambda one: one.found.defect):
+            if defect:
                 for delayed in run:
-                    self._bury(delayed, delayed.found.defect)
+                    self._bury(delayed, defect.detail)
                 continue
             parcels = [back(delayed, self._input, self._partitions[self._input]) for delayed in run]
             self._shipper.ship(parcels, finish=self._commit, done=self._done, refuse=self._refuse)

@@ -49,7 +49,7 @@ class Delayed(Struct, frozen=True, gc=False):
     @property
     def reason(self) -> str:
         """Why it would be dead."""
-        return "invalid_headers" if self.found.defect else "retry_too_large"
+        return self.found.defect.reason if self.found.defect else "retry_too_large"
 
     def letter(self, why: str, at: int) -> Job:
         """The dead letter of one that cannot go back."""

@@ -11,10 +11,11 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from msgspec.structs import replace
 
 from streamer.delays import Past
 from streamer.metrics import Metrics
-from streamer.records import DeadLetter, Delay, Envelope, Job, Release, Result, Skip
+from streamer.records import CUT, DeadLetter, Delay, Envelope, Job, Release, Result, Skip
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,9 @@ class Writer:
 
     `failed` is told whether the cause has been dealt with, so that the message may go again at once. "Too
     large" is said of whole batches, and most of their messages are small. They go again alone: only a result,
-    or a record to be delayed, that was refused by itself is to blame, and becomes a dead letter.
+    or a record to be delayed, that was refused by itself is to blame, and becomes a dead letter. Of a record
+    that died of its size, half is left out until its topic takes it. Any other dead letter holds its
+    partition: it is no larger than records may be, so its topic is to blame.
     """
 
     def __init__(
@@ -210,6 +213,8 @@ class Writer:
             self._suspects.add(message.job)
         elif too_large and isinstance(message.job.settled, Result | Delay):
             self._refuse(message.job)
+        elif too_large and _cut(message.job):
+            pass
         else:
             dealt_with = False
         self._failed(message, error, dealt_with)
@@ -240,3 +245,17 @@ class Writer:
             self.fatal = self.fatal or error
         else:
             log.warning("producer: %s: %s", error.name(), error.str())
+
+
+def _cut(job: Job) -> bool:
+    """Keep half of a record that died of its size; False for others, and when nothing of it is left."""
+    record, dead = job.record, job.settled
+    if not isinstance(dead, DeadLetter) or dead.reason not in ("too_large", CUT) or not record.value:
+        return False
+    message = dead.message
+    if dead.reason != CUT:
+        place = f"{record.topic}[{record.partition}]@{record.offset}"
+        message = f"{message}; cut to what the dead-letter topic takes: {place} has the whole"
+    job.record = replace(record, value=record.value[: len(record.value) // 2])
+    job.settled = replace(dead, reason=CUT, message=message)
+    return True

@@ -65,8 +65,12 @@ class KafkaGroup:
         return answer[1]
 
 
+def partition_of(position: Position) -> TopicPartition:
+    return TopicPartition(position.topic, position.partition)
+
+
 def partitions_of(positions: Sequence[Position]) -> list[TopicPartition]:
-    return [TopicPartition(position.topic, position.partition) for position in positions]
+    return [partition_of(position) for position in positions]
 
 
 def positions_of(offsets: Mapping[TopicPartition, int]) -> list[Position]:

@@ -26,8 +26,9 @@ from streamer.messages import read
 from streamer.metrics import Metrics
 from streamer.protocols import Assignment
 from streamer.records import Record, TopicPartition
+from streamer.sources import unreadable
 from streamer.sources.commits import Commits
-from streamer.sources.group import HOPELESS, KafkaGroup, partitions_of
+from streamer.sources.group import HOPELESS, KafkaGroup, partition_of, partitions_of
 from streamer.statistics import Statistics, read_statistics
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class KafkaSource:
         self._failure: BaseException | None = None
         # Lag by partition, as of the last statistics; a partition whose lag is unknown is absent.
         self._lag: dict[TopicPartition, int] = {}
+        self._searches = unreadable.Searches(merged)
         self._consumer = Consumer(
             {
                 **merged,
@@ -118,6 +120,9 @@ class KafkaSource:
             records.append(record)
             if self._ends:
                 self._ends.pop(TopicPartition(record.topic, record.partition), None)
+        for batch in self._searches.ended():
+            records.append(batch.record())
+            self._go_on(batch.partition, batch.last + 1)
         return records
 
     def ends(self) -> Mapping[TopicPartition, int]:
@@ -140,7 +145,8 @@ class KafkaSource:
 
     def resume(self) -> None:
         self._paused = False
-        self._consumer.resume(self._consumer.assignment())
+        assigned = self._consumer.assignment()
+        self._consumer.resume([at for at in assigned if partition_of(at) not in self._searches])
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         self._commits.add(offsets)
@@ -157,6 +163,7 @@ class KafkaSource:
 
     def close(self) -> None:
         """Leave the group. A broker that is frozen would hold that up without end: then go without a word."""
+        self._searches.close()
         leaving = threading.Thread(target=self._consumer.close, name="leaving", daemon=True)
         leaving.start()
         leaving.join(GOODBYE)
@@ -185,9 +192,25 @@ class KafkaSource:
                 self._ends[partition] = message.offset() or 0
         elif error.fatal() or error.code() in HOPELESS:
             raise FatalError(f"{error.name()}: {error.str()}")
+        elif error.code() == unreadable.CODE:
+            self._hold(message, error)
         else:
             self._metrics.kafka_errors["consumer", error.name()] += 1
             log.warning("consumer: %s: %s", error.name(), error.str())
+
+    def _hold(self, message: Message, error: KafkaError) -> None:
+        """Fetch no more of the partition until it is known where this batch of it ends."""
+        partition = TopicPartition(message.topic() or self._topic, message.partition() or 0)
+        if partition in self._owned and partition not in self._searches:
+            self._metrics.kafka_errors["consumer", error.name()] += 1
+            self._consumer.pause([Position(*partition)])
+            self._searches.begin(partition, message.offset() or 0, error.str())
+
+    def _go_on(self, partition: TopicPartition, offset: int) -> None:
+        position = Position(*partition, offset)
+        self._consumer.seek(position)
+        if not self._paused:
+            self._consumer.resume([position])
 
     # -- callbacks: they run inside poll, consume, commit and close, and never raise -------------------------
 
@@ -220,6 +243,7 @@ class KafkaSource:
     ) -> None:
         self._moved.update(partitions)
         self._commits.disown(partitions)
+        self._searches.give_up(partitions)
         for partition in partitions:
             self._owned.discard(partition)
             self._ends.pop(partition, None)

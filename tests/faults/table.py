@@ -39,7 +39,7 @@ CASES: dict[str, str] = {
     "19": "a record that makes its batch raise",
     "19b": "a record that kills the process",
     "20": "bad input and random values",
-    "21": "compression bombs of 12 MB",
+    "21": "compression bombs of 300 MB",
     "22": "a dead letter too large for its topic",
     "23": "a replay killed again and again, and one killed inside a chunk",
     "24": "transaction markers, retention past the commit",

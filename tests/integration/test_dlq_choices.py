@@ -66,6 +66,14 @@ def test_a_record_that_the_input_topic_does_not_take_is_named_and_the_others_go(
     assert [letter["offset"] for letter in desk.json("list", "--scan", "--status", "dead")] == [30_000]
 
 
+def test_what_is_not_the_whole_record_is_left_alone(desk: Desk) -> None:
+    desk.bury(2)
+    desk.bury(1, reason="cut", first=20_000)
+    desk.bury(1, reason="unreadable_batch", first=30_000)
+    done = desk.json("replay")[0]
+    assert (done["replayed"], done["left"]) == (2, {"incomplete": 2})
+
+
 def test_texts_are_shown_only_to_who_asks(desk: Desk) -> None:
     desk.bury(2, text="a secret")
     assert desk("rebuild")[0] == 0

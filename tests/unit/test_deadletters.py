@@ -15,7 +15,7 @@ from streamer.deadletters.catalogue import Catalogue
 from streamer.deadletters.letters import Foreign, Headers, Letter, Note, Step, read
 from streamer.deadletters.replay import Candidate, Parcel, chunks, parcel
 from streamer.deadletters.selection import Selection, moment, stamp
-from streamer.records import DeadLetter, Envelope, Record
+from streamer.records import DeadLetter, Defect, Envelope, Record
 from streamer.shipping import Addressed
 from streamer.state.entries import Entry, entries_of
 from tests.contract.jobs import dead, job
@@ -86,8 +86,9 @@ def test_no_message_is_too_strange(value: bytes | None, headers: Headers) -> Non
 
 
 def test_a_header_whose_name_is_not_utf8_is_foreign() -> None:
-    strange = Record("texts.dlq", 0, 7, 0, None, b"v", [], "the name of a header is not UTF-8")
-    assert read(strange, DECODER) == Foreign(0, 7, 0, "the name of a header is not UTF-8")
+    defect = Defect("invalid_headers", "the name of a header is not UTF-8")
+    strange = Record("texts.dlq", 0, 7, 0, None, b"v", [], defect)
+    assert read(strange, DECODER) == Foreign(0, 7, 0, defect.detail)
 
 
 # -- what became of them ----------------------------------------------------------------------------------

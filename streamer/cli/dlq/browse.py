@@ -226,7 +226,7 @@ def _print_message(record: Record, what: Letter | Note | Foreign, *, as_json: bo
         return
     print(f"{messages.place(record)}: {_kind(what)}")
     if record.defect:
-        print(f"  ({record.defect})")
+        print(f"  ({record.defect.detail})")
     for name, value in record.headers:
         print(f"  {messages.printable(name)}: {messages.printable(messages.text(value) or '')}")
     for name, content in ("key: ", record.key), ("", record.value):

@@ -25,7 +25,7 @@ from streamer.deadletters.scan import Bounds
 from streamer.deadletters.selection import Selection
 from streamer.errors import TransientError
 from streamer.ledger import Lane
-from streamer.records import Job, Record, TopicPartition
+from streamer.records import CUT, UNREADABLE, Job, Record, TopicPartition
 from streamer.settings import Config
 from streamer.shipping import SETTINGS
 from streamer.state.entries import Audit
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 LEFT = {
     "replayed": "replayed before",
     "exhausted": "replayed too often (--max-replays)",
+    "incomplete": "not the whole record, which is still where it was read, if anywhere",
     "elsewhere": "from another topic than this input",
     "foreign": "not written by streamer",
     "beyond_max": "beyond --max",
@@ -108,6 +109,8 @@ def choose(
             continue
         if entry.replayed:
             left["replayed"] += 1
+        elif entry.reason in (CUT, UNREADABLE):
+            left["incomplete"] += 1
         elif entry.topic != config.topics.input:
             left["elsewhere"] += 1
         elif entry.replays >= max_replays:
