@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from secrets import token_hex
 from typing import Any, Protocol
 
 from confluent_kafka import TopicPartition as Position
@@ -32,8 +33,8 @@ class Group(Protocol):
     def membership(self) -> Any:
         """The proof that offsets come from a member; None when this is none any more."""
 
-    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The group's offsets. Raises TransientError."""
+    def notes(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, str]:
+        """What was committed beside the group's offsets, where something was. Raises TransientError."""
 
 
 class Transaction:
@@ -47,6 +48,8 @@ class Transaction:
         self.broken = False  # a message failed: it cannot be committed any more
         self.why: str | None = None  # what has to pass before the same is tried again
         self._lanes: set[Any] = set()
+        self._name = token_hex(8)
+        self._sent: Sequence[TopicPartition] = ()
 
     def take(self, release: Release, writer: Writer) -> None:
         self.releases.append(release)
@@ -78,16 +81,19 @@ class Transaction:
             offsets |= release.offsets
         return offsets
 
-    @property
-    def positions(self) -> list[Position]:
-        """The same for librdkafka."""
-        return [Position(topic, partition, offset) for (topic, partition), offset in self.offsets.items()]
+    def sign(self) -> list[Position]:
+        """The same for librdkafka, as it is now, and beside each offset the name of this transaction."""
+        self._sent = list(self.offsets)
+        return [Position(*at, offset, self._name) for at, offset in self.offsets.items()]
 
     def happened(self, group: Group) -> bool:
-        """Whether it was committed, by what the group has committed since. Raises TransientError."""
-        offsets = self.offsets
-        committed = group.committed(list(offsets)) if offsets else {}
-        return bool(offsets) and all(committed.get(at, -1) >= offset for at, offset in offsets.items())
+        """Whether it was committed: then its name is beside the group's offsets. Raises TransientError.
+
+        The offsets alone would not tell: one that it did not move is there without it, and who owns a
+        partition by now may have committed the same. One name is enough, for all of them go together; where
+        none is left, others have gone on from all of its partitions, and nothing of it is ours to mark.
+        """
+        return bool(self._sent) and self._name in group.notes(self._sent).values()
 
     def commit(self, now: float) -> None:
         """It is committed: so are its releases."""

@@ -14,7 +14,7 @@ does next is a method, `_step`, and `poll` calls it; none blocks for long:
   epoch of this producer would let it in. So after a slow or disturbed answer comes a new producer.
 - Fenced: the broker ran out of patience with a transaction (a pause, an outage), and a new producer takes
   over; or another worker has this transactional id, and one of the two must end.
-- When no answer says whether a commit happened, the committed offsets do: they were in it.
+- When no answer says whether a commit happened, the committed offsets do: they bear its name.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class TransactionalSink:
         transaction = self._open_transaction
         if transaction.outdated:
             self._give_up(transaction)
-        elif not (positions := transaction.positions):
+        elif not (positions := transaction.sign()):
             self._step = self._commit
         elif (membership := self._group.membership()) is None:
             self._give_up(transaction, "this worker is no member of its group")

@@ -45,6 +45,15 @@ class KafkaGroup:
         self, partitions: Sequence[TopicPartition], timeout: float = ANSWER
     ) -> dict[TopicPartition, int]:
         """The group's offsets; a partition without one is absent. Raises TransientError."""
+        answers = self._ask(partitions, timeout)
+        return {TopicPartition(at.topic, at.partition): at.offset for at in answers if at.offset >= 0}
+
+    def notes(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, str]:
+        """What was committed beside the group's offsets, where something was. Raises TransientError."""
+        answers = self._ask(partitions, ANSWER)
+        return {TopicPartition(at.topic, at.partition): at.metadata for at in answers if at.metadata}
+
+    def _ask(self, partitions: Sequence[TopicPartition], timeout: float) -> list[Position]:
         try:
             asked = positions_of(dict.fromkeys(partitions, OFFSET_INVALID))
             answers = self._consumer.committed(asked, timeout=timeout)
@@ -52,7 +61,7 @@ class KafkaGroup:
             raise TransientError(f"committed offsets: {error.args[0]}") from error
         if failed := [answer for answer in answers if answer.error is not None]:
             raise TransientError(f"committed offsets: {failed[0].error}")
-        return {TopicPartition(at.topic, at.partition): at.offset for at in answers if at.offset >= 0}
+        return answers
 
     def end(self, partition: TopicPartition) -> int:
         """The offset after the last record that we may read. Raises TransientError."""

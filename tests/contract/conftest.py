@@ -1,4 +1,4 @@
-"""Every kind of Redis that streamer works with, each started once, when the first test asks for it."""
+"""What contract tests share: every kind of Redis, started when first asked for; a sink of transactions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.conftest import MakeTopic
+from tests.contract.transactional_world import World
+from tests.servers import KafkaServer
 from tests.servers.redis_topologies import Topology, start_cluster, start_sentinels, start_single
 
 REDISES = ("redis-6.2", "redis", "valkey", "cluster", "sentinel")
@@ -27,3 +30,10 @@ def start_redis_kind() -> Iterator[Callable[[str], Topology]]:
             return running[kind]
 
         yield start
+
+
+@pytest.fixture
+def world(kafka: KafkaServer, make_topic: MakeTopic) -> Iterator[World]:
+    made = World(kafka, make_topic)
+    yield made
+    made.close()

@@ -2,101 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from time import monotonic, sleep
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException
-from confluent_kafka import TopicPartition as Position
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from streamer.codec import encode
-from streamer.errors import FatalError, TransientError
+from streamer.errors import FatalError
 from streamer.ledger import Lane
 from streamer.records import DeadLetter, Result, Skip, TopicPartition
-from streamer.sinks.transactional import TransactionalSink
-from tests.conftest import MakeTopic
 from tests.contract.jobs import dead, job, release, scored
-from tests.contract.test_sink import INPUT, Stranger, acknowledge, ids, make_input, read_topic
-from tests.servers import KafkaServer
-
-LONG = 3600.0  # an interval after which no test asks: the second transaction stays open
-
-
-class World:
-    """One partition of each topic; a clock that can be put forward."""
-
-    def __init__(self, server: KafkaServer, make_topic: MakeTopic) -> None:
-        self.server = server
-        self.make_topic = make_topic
-        make_input(server)
-        self.results, self.dead_letters = make_topic("out", 1), make_topic("dlq", 1)
-        self.group = Stranger(server, f"group-{self.results}")
-        self.later = 0.0
-        self._open: list[TransactionalSink] = []
-
-    def sink(self, *, interval: float = 0.0, **settings: Any) -> TransactionalSink:
-        made = TransactionalSink(
-            {
-                "bootstrap.servers": self.server.bootstrap_servers,
-                "topic.metadata.refresh.interval.ms": 200,
-                # How long a topic may be unknown before it counts as missing; 30 s by default.
-                "topic.metadata.propagation.max.ms": 200,
-                **settings,
-            },
-            transactional_id=self.results,
-            group=self.group,
-            results=self.results,
-            dead_letters=self.dead_letters,
-            partitions={self.results: 1, self.dead_letters: 1},
-            encode=encode,
-            interval=interval,
-            clock=lambda: monotonic() + self.later,
-        )
-        self._open.append(made)
-        return made
-
-    def ids(self, count: int) -> list[str]:
-        return ids([found for _, found in read_topic(self.server, self.results, 1, count)])
-
-    def buried(self, count: int) -> list[bytes | None]:
-        return [found.value for _, found in read_topic(self.server, self.dead_letters, 1, count)]
-
-    def committed(self) -> int:
-        return self.group.committed([INPUT]).get(INPUT, 0)
-
-    def end(self, isolation: str) -> int:
-        """Where the results end for a reader."""
-        asking = Consumer(
-            {
-                "bootstrap.servers": self.server.bootstrap_servers,
-                "group.id": "asking",
-                "isolation.level": isolation,
-            }
-        )
-        end = asking.get_watermark_offsets(Position(self.results, 0), timeout=30)[1]
-        asking.close()
-        return end
-
-    def close(self) -> None:
-        for sink in self._open:
-            sink.close()
-        self.group.close()
-
-
-@pytest.fixture
-def world(kafka: KafkaServer, make_topic: MakeTopic) -> Iterator[World]:
-    made = World(kafka, make_topic)
-    yield made
-    made.close()
-
-
-def poll_until(sink: TransactionalSink, done: Callable[[], bool], what: str) -> None:
-    deadline = monotonic() + 30
-    while not done():
-        assert monotonic() < deadline, what
-        sink.poll(0.02)
+from tests.contract.test_sink import INPUT, acknowledge
+from tests.contract.transactional_world import LONG, World, poll_until
 
 
 def test_results_dead_letters_and_offsets_are_seen_together_or_not_at_all(world: World) -> None:
@@ -267,47 +185,3 @@ def test_an_abort_that_comes_too_early_costs_a_producer_and_no_more(world: World
     world.later = LONG
     acknowledge(sink, second)
     assert world.ids(2) == ["0-0", "1-0"] and world.committed() == 1
-
-
-class Unanswered:
-    """A producer whose commit is answered with "fenced"; `happens` says whether it went through."""
-
-    def __init__(self, producer: Any, happens: bool) -> None:
-        self._producer = producer
-        self._happens = happens
-
-    def commit_transaction(self, timeout: float) -> None:
-        (self._producer.commit_transaction if self._happens else self._producer.abort_transaction)(10)
-        raise KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._producer, name)
-
-
-@pytest.mark.parametrize("happens", [True, False])
-def test_the_committed_offsets_say_whether_an_unanswered_commit_happened(
-    world: World, happens: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sink = world.sink(interval=LONG)
-    first, second = release([scored(job(0))]), release([scored(job(1)), dead(job(2))])
-    sink.publish(first)
-    acknowledge(sink, first)
-    sink._writer.producer = Unanswered(sink._writer.producer, happens)  # type: ignore[assignment]
-    sink.publish(second)
-    sink.poll(0)
-    world.later = LONG  # older than the broker's patience
-    asked = 0
-    look_up = world.group.committed
-
-    def away_at_first(partitions: Any) -> Any:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
-            raise TransientError("away")
-        return look_up(partitions)
-
-    monkeypatch.setattr(world.group, "committed", away_at_first)
-    poll_until(sink, lambda: asked > 1, "it asks until it is answered")
-    world.later = 2 * LONG
-    acknowledge(sink, second)
-    assert (world.ids(2), world.buried(1), world.committed()) == (["0-0", "0-1"], [b"value 2"], 3)
