@@ -40,9 +40,9 @@ CASES: dict[str, str] = {
     "19b": "a record that kills the process",
     "20": "bad input and random values",
     "21": "compression bombs of 300 MB",
-    "22": "a dead letter too large for its topic",
+    "22": "dead-letter topic gone, denied, or too small",
     "23": "a replay killed again and again, and one killed inside a chunk",
-    "24": "transaction markers, retention past the commit",
+    "24": "transaction markers, compaction, retention past the commit",
     "25": "out of device memory at random sizes",
 }
 Row = tuple[str, str]  # the case and the delivery

@@ -173,6 +173,7 @@ class World:
         *,
         id: str | None,
         bad: bool = False,
+        key: bytes | None = None,
         headers: Iterable[tuple[str, bytes | None]] = (),
     ) -> None:
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -183,7 +184,7 @@ class World:
                 self.bad.add(place)
 
         self._producer.produce(
-            self.input, value, partition=partition, headers=list(headers), on_delivery=delivered
+            self.input, value, key, partition, headers=list(headers), on_delivery=delivered
         )
         self._producer.poll(0)
 

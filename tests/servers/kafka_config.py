@@ -76,6 +76,7 @@ def broker_properties(
         "num.network.threads": "2",
         "num.io.threads": "4",
         "background.threads": "2",
+        "log.cleaner.backoff.ms": "500",
         "log.cleaner.dedupe.buffer.size": "4194304",
         "log.index.size.max.bytes": "1048576",
     }
