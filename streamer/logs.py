@@ -47,8 +47,9 @@ def configure(
 
 def _calm(record: logging.LogRecord) -> bool:
     """librdkafka warns of a coordinator that has just started, and asks it again: that is no trouble."""
-    early = isinstance(record.args, tuple) and "GETPID" in record.args
-    if early and record.levelno == logging.WARNING and "load in progress" in record.getMessage():
+    # By its text: what went into it may be an error of librdkafka, and that cannot be compared with a str.
+    text = record.getMessage() if record.levelno == logging.WARNING else ""
+    if text.startswith("GETPID ") and "load in progress" in text:
         record.levelno, record.levelname = logging.INFO, "INFO"
         return logging.getLogger(record.name).isEnabledFor(logging.INFO)
     return True

@@ -254,7 +254,7 @@ class KafkaSource:
             consumer.unassign()
 
     def _on_commit(self, error: KafkaError | None, positions: list[Position]) -> None:
-        self._commits.answer(error, positions)
+        self._guarded(lambda: self._commits.answer(error, positions))
 
     def _on_error(self, error: KafkaError) -> None:
         self._metrics.kafka_errors["consumer", error.name()] += 1

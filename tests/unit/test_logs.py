@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 
 from streamer.logs import JsonFormatter, SparingHandler
 
@@ -94,3 +95,9 @@ def test_a_coordinator_that_has_just_started_is_no_warning(
         log.logger.warning("%s [%s] %s", "GETPID", "rdkafka#producer-1", f"{failed}: {why}")
     lines = [json.loads(line) for line in log.stream.getvalue().splitlines()]
     assert [line["level"] for line in lines] == [*said, "warning"]
+
+
+def test_an_error_of_librdkafka_may_be_what_a_warning_says(log: Log) -> None:
+    log.logger.warning("commit failed: %s", KafkaError(KafkaError.ILLEGAL_GENERATION))
+    ((message, _),) = log.lines()
+    assert "ILLEGAL_GENERATION" in message
