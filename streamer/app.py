@@ -175,22 +175,25 @@ def _tracing(config: Config) -> Tracing | None:
 def _sink(
     config: Config, group: KafkaGroup, cluster: Cluster, metrics: Metrics, encode: Callable[[Job], Envelope]
 ) -> Sink:
-    settings = {"batch.size": cluster.batch_bytes} | kafka_settings(config, config.kafka.producer)
-    where: dict[str, Any] = {
-        "results": config.topics.output,
-        "dead_letters": config.topics.dead_letters,
-        "retries": retry_topics(config),
-        "partitions": cluster.partitions,
-    }
+    from streamer.sinks.topics import Topics
+
+    settings = kafka_settings(config, config.kafka.producer)
+    topics = Topics(
+        config.topics.output,
+        config.topics.dead_letters,
+        cluster.partitions,
+        retry_topics(config),
+        cluster.limits,
+    )
     if config.delivery == "at_least_once":
         from streamer.sinks.kafka import KafkaSink
 
-        return KafkaSink(settings, **where, encode=encode, metrics=metrics)
+        return KafkaSink(settings, topics, encode=encode, metrics=metrics)
     from streamer.sinks.transactional import TransactionalSink
 
     return TransactionalSink(
         settings,
-        **where,
+        topics,
         transactional_id=transactional_id(config),
         group=group,
         encode=encode,

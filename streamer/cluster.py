@@ -12,15 +12,15 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 10.0  # seconds for each answer
 ATTEMPTS = 4  # in them: a broker that refuses is told before they are over
-LIBRDKAFKA_BATCH = 1_000_000  # bytes: what `batch.size` is when nobody sets it
 
 
 class Cluster(NamedTuple):
-    """Partitions by topic; what tells the input from others of its name; bytes that a batch may have."""
+    """Partitions by topic; what tells the input from others of its name; the bytes that a batch may have, by
+    topic, where the broker tells it."""
 
     partitions: dict[str, int]
     generations: dict[str, str]
-    batch_bytes: int
+    limits: dict[str, int]
 
 
 def describe(settings: Mapping[str, Any], input: str, outputs: list[str]) -> Cluster:
@@ -62,22 +62,22 @@ def describe(settings: Mapping[str, Any], input: str, outputs: list[str]) -> Clu
     partitions = {name: len(known[name].partitions) for name in needed}
     if metadata.controller_id not in metadata.brokers:
         # librdkafka's in-process broker: it would leave the questions below unanswered.
-        return Cluster(partitions, {}, LIBRDKAFKA_BATCH)
+        return Cluster(partitions, {}, {})
     asked = admin.describe_topics(TopicCollection([input]), request_timeout=TIMEOUT)
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in outputs]
-    limits = admin.describe_configs(resources, request_timeout=TIMEOUT)
+    described = admin.describe_configs(resources, request_timeout=TIMEOUT)
     generations: dict[str, str] = {}
-    batch_bytes = LIBRDKAFKA_BATCH
+    limits: dict[str, int] = {}
     try:
         # 12 of the 22 characters tell two topics apart, and every claim carries them.
         generations = {name: str(future.result().topic_id)[:12] for name, future in asked.items()}
         # A batch above a topic's limit is refused whole, and what is under way behind it would overtake it.
-        sizes = [int(future.result()["max.message.bytes"].value) for future in limits.values()]
-        batch_bytes = min(LIBRDKAFKA_BATCH, *sizes)
+        for resource, future in described.items():
+            limits[resource.name] = int(future.result()["max.message.bytes"].value)
     except KafkaException as error:
         log.warning(
-            "the broker does not describe the topics: claims outlive a topic that is created anew, and one "
-            "that takes small messages only may hold results up: %s",
+            "the broker does not describe the topics: claims outlive a topic that is created anew, and "
+            "what is too large for its topic may be overtaken by what is behind it: %s",
             error.args[0].str(),
         )
-    return Cluster(partitions, generations, batch_bytes)
+    return Cluster(partitions, generations, limits)

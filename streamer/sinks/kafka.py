@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -21,22 +21,20 @@ from streamer.backoff import Backoff
 from streamer.errors import FatalError
 from streamer.metrics import Metrics
 from streamer.records import Envelope, Job, Release
+from streamer.sinks.topics import Topics
 from streamer.sinks.writer import Outgoing, Writer
 
 log = logging.getLogger(__name__)
 
 
 class KafkaSink:
-    """Publishes releases. `retries` has a topic for each level of delay, `partitions` each topic's number."""
+    """Publishes releases to `topics`."""
 
     def __init__(
         self,
         settings: Mapping[str, Any],
+        topics: Topics,
         *,
-        results: str,
-        dead_letters: str,
-        retries: Sequence[str] = (),
-        partitions: Mapping[str, int],
         encode: Callable[[Job], Envelope],
         metrics: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -44,10 +42,7 @@ class KafkaSink:
     ) -> None:
         self._writer = Writer(
             {**settings, "message.timeout.ms": 0},
-            results=results,
-            dead_letters=dead_letters,
-            retries=retries,
-            partitions=partitions,
+            topics,
             encode=encode,
             written=self._written,
             failed=self._failed,

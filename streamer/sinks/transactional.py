@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from streamer.backoff import Backoff
 from streamer.errors import FatalError, TransientError
 from streamer.metrics import Metrics
 from streamer.records import Envelope, Job, Release
+from streamer.sinks.topics import Topics
 from streamer.sinks.transaction import Group, Transaction, completed
 from streamer.sinks.writer import MUDDLED, RAISED, Outgoing, Writer, cause
 
@@ -50,13 +51,10 @@ class TransactionalSink:
     def __init__(
         self,
         settings: Mapping[str, Any],
+        topics: Topics,
         *,
         transactional_id: str,
         group: Group,
-        results: str,
-        dead_letters: str,
-        retries: Sequence[str] = (),
-        partitions: Mapping[str, int],
         encode: Callable[[Job], Envelope],
         metrics: Metrics | None = None,
         interval: float = 0.1,
@@ -66,10 +64,9 @@ class TransactionalSink:
         self._metrics = metrics = metrics or Metrics()
         merged = {**completed(settings), "transactional.id": transactional_id}
         self._timeout = int(merged["transaction.timeout.ms"]) / 1000
-        where: dict[str, Any] = {"results": results, "dead_letters": dead_letters, "retries": retries}
-        where |= {"partitions": partitions, "encode": encode, "metrics": metrics, "wall": wall}
         # Written is not enough: it has to be committed.
-        self._new_writer = partial(Writer, merged, **where, written=lambda _: None, failed=self._failed)
+        told: dict[str, Any] = {"written": lambda _: None, "failed": self._failed}
+        self._new_writer = partial(Writer, merged, topics, encode=encode, metrics=metrics, wall=wall, **told)
         self._id = transactional_id
         self._group = group
         self._interval = interval

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from streamer.delays import Past
 from streamer.metrics import Metrics
 from streamer.records import CUT, DeadLetter, Delay, Envelope, Job, Release, Result, Skip
+from streamer.sinks.topics import Topics
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "queue.buffering.max.kbytes": 1 << 20,
     # Below the broker's own limit by default: a legal record could not be dead-lettered.
     "message.max.bytes": 16_000_000,
+    "batch.size": 1_000_000,
 }
 REQUIRED: dict[str, Any] = {"enable.idempotence": True, "acks": "all"}
 
@@ -63,31 +65,27 @@ class Writer:
     A result goes to the partition with the number of its source's (modulo): so the order of the input is the
     order of the output, records of one key stay together, and equal topics stay co-partitioned.
 
-    `failed` is told whether the cause has been dealt with, so that the message may go again at once. "Too
-    large" is said of whole batches, and most of their messages are small. They go again alone: only a result,
-    or a record to be delayed, that was refused by itself is to blame, and becomes a dead letter. Of a record
-    that died of its size, half is left out until its topic takes it. Any other dead letter holds its
-    partition: it is no larger than records may be, so its topic is to blame.
+    Where the limits are known, no batch is larger than its topic takes, and a message that may be is sent
+    alone, with nothing behind it that could overtake it. `failed` is told whether the cause has been dealt
+    with, so that the message may go again at once. "Too large" is said of whole batches, and most of their
+    messages are small. They go again alone: only a result, or a record to be delayed, that was refused by
+    itself is to blame, and becomes a dead letter. Of a record that died of its size, half is left out until
+    its topic takes it. Any other dead letter holds its partition: it is no larger than records may be, so its
+    topic is to blame.
     """
 
     def __init__(
         self,
         settings: Mapping[str, Any],
+        topics: Topics,
         *,
-        results: str,
-        dead_letters: str,
-        retries: Sequence[str],
-        partitions: Mapping[str, int],
         encode: Callable[[Job], Envelope],
         written: Callable[[Outgoing], None],
         failed: Callable[[Outgoing, KafkaError, bool], None],
         metrics: Metrics,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._results = results
-        self._dead_letters = dead_letters
-        self._retries = retries
-        self._partitions = partitions
+        self._topics = topics
         self._encode = encode
         self._written = written
         self._failed = failed
@@ -101,9 +99,9 @@ class Writer:
         self.fatal: KafkaError | None = None
         # Whether a connection broke: a request may have been sent twice since.
         self.disturbed = False
-        self.producer = Producer(
-            {**DEFAULTS, **settings, **REQUIRED, "error_cb": self._on_error, "logger": log}
-        )
+        merged = {**DEFAULTS, **settings, **REQUIRED}
+        merged["batch.size"] = min([int(merged["batch.size"]), *topics.limits.values()])
+        self.producer = Producer({**merged, "error_cb": self._on_error, "logger": log})
 
     def apart(self, call: str, *args: Any) -> SimpleQueue[KafkaError | None]:
         """Call the producer on a thread; what is returned will hold an error, or None when it is done.
@@ -133,17 +131,21 @@ class Writer:
     def send(self, message: Outgoing) -> bool:
         """Hand a message to librdkafka; False when it must wait."""
         job = message.job
-        alone = job in self._suspects
-        if self.in_flight and (alone or self._sent_alone):
+        if self.in_flight and (self._sent_alone or job in self._suspects):
             return False
-        topic = self.topic_of(job)
-        key, value, headers, timestamp = self._encode(job)
+        topic, envelope = self._topics.of(job), self._encode(job)
+        if self._topics.may_refuse(topic, envelope) and job not in self._suspects:
+            self._suspects.add(job)
+            if self.in_flight:
+                return False
+        alone = job in self._suspects
+        key, value, headers, timestamp = envelope
         try:
             self.producer.produce(
                 topic,
                 value,
                 key,
-                job.record.partition % self._partitions[topic],
+                job.record.partition % self._topics.partitions[topic],
                 on_delivery=partial(self._delivered, message, alone),
                 timestamp=timestamp,
                 headers=headers,  # type: ignore[arg-type]  # lists are invariant; no str is in this one
@@ -171,14 +173,9 @@ class Writer:
         self.producer.purge()
         self.poll(0)
 
-    def topic_of(self, job: Job) -> str:
-        if isinstance(job.settled, Result):
-            return self._results
-        return self._retries[job.settled.level - 1] if isinstance(job.settled, Delay) else self._dead_letters
-
     def explain(self, job: Job, error: KafkaError) -> str:
         """Why a message cannot be written, which holds its partition, and the way out."""
-        topic, record = self.topic_of(job), job.record
+        topic, record = self._topics.of(job), job.record
         why = f"{topic}: cannot write to it: {error.name()}: {error.str()}"
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             size = len(record.value or b"") + len(record.key or b"")
@@ -221,7 +218,7 @@ class Writer:
 
     def _refuse(self, job: Job) -> None:
         """A result, or a record to be delayed, that its topic does not take: the record is dead."""
-        settled, topic = job.settled, self.topic_of(job)
+        settled, topic = job.settled, self._topics.of(job)
         if isinstance(settled, Delay):
             reason, attempts, model = "retry_too_large", settled.why.attempts, settled.why.model
         else:

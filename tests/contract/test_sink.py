@@ -18,6 +18,7 @@ from streamer.protocols import Sink
 from streamer.records import Envelope, Release, Result, TopicPartition
 from streamer.sinks.kafka import KafkaSink
 from streamer.sinks.memory import MemorySink
+from streamer.sinks.topics import Topics
 from streamer.sinks.transactional import TransactionalSink
 from streamer.sources.group import KafkaGroup
 from tests.conftest import MakeTopic
@@ -77,20 +78,16 @@ class KafkaWorld:
     def __init__(self, server: KafkaServer, results: str, dead_letters: str, *, transactional: bool) -> None:
         self._server = server
         self.names = results, dead_letters
-        partitions = {results: 2, dead_letters: 1}
+        topics = Topics(results, dead_letters, {results: 2, dead_letters: 1})
         settings = {"bootstrap.servers": server.bootstrap_servers, "topic.metadata.refresh.interval.ms": 500}
-        places: dict[str, Any] = {
-            "results": results,
-            "dead_letters": dead_letters,
-            "partitions": partitions,
-            "encode": encode,
-        }
         self.sink: Sink
         if transactional:
             group = Stranger(server, f"group-{results}")
-            self.sink = TransactionalSink(settings, transactional_id=results, group=group, **places)
+            self.sink = TransactionalSink(
+                settings, topics, transactional_id=results, group=group, encode=encode
+            )
         else:
-            self.sink = KafkaSink(settings, **places)
+            self.sink = KafkaSink(settings, topics, encode=encode)
 
     def results(self, count: int) -> list[Envelope]:
         return [envelope for _, envelope in read_topic(self._server, self.names[0], 2, count)]

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as Position
 
 from streamer.codec import encode
+from streamer.sinks.topics import Topics
 from streamer.sinks.transactional import TransactionalSink
 from tests.conftest import MakeTopic
 from tests.contract.test_sink import INPUT, Stranger, ids, make_input, read_topic
@@ -39,11 +40,9 @@ class World:
                 "topic.metadata.propagation.max.ms": 200,
                 **settings,
             },
+            Topics(self.results, self.dead_letters, {self.results: 1, self.dead_letters: 1}),
             transactional_id=self.results,
             group=self.group,
-            results=self.results,
-            dead_letters=self.dead_letters,
-            partitions={self.results: 1, self.dead_letters: 1},
             encode=encode,
             interval=interval,
             clock=lambda: monotonic() + self.later,
