@@ -75,7 +75,7 @@ class RedisDeadLetters:
 
     def __init__(self, client: Client, *, prefix: str, limit: int = LIMIT) -> None:
         self._client = client
-        self._limit = limit
+        self.limit = limit
         tag = hash_tag(prefix)
         self._letters, self._time, self._counts, self._replayed, self._origins, self._audit = self._all = [
             f"{tag}:{name}" for name in ("letters", "time", "counts", "replayed", "origins", "audit")
@@ -93,7 +93,7 @@ class RedisDeadLetters:
     def put(self, entries: Iterable[Entry]) -> None:
         """Add letters; of what replays did to them it keeps nothing: see `link` and `mark_replayed`."""
         for page in _pages(entries):
-            args: list[Any] = [self._limit]
+            args: list[Any] = [self.limit]
             for entry in page:
                 bare = msgspec.structs.replace(entry, replayed=False, replays=0, origin="")
                 args += [entry.key, entry.failed_at, entry.reason, msgspec.json.encode(bare)]

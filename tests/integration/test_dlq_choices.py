@@ -149,6 +149,17 @@ def test_stats_count_by_status_and_by_tries(desk: Desk) -> None:
     assert "(try 4)" in desk("list")[1]
 
 
+def test_an_index_that_is_full_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.state.index.RedisDeadLetters.__init__.__kwdefaults__", {"limit": 3})
+    desk.bury(5)
+    code, out, _ = desk("rebuild")
+    assert code == 0 and "the index holds the newest 3 of 5 letters" in out
+    code, out, err = desk("stats")
+    assert code == 0 and "3 dead letters" in out and "the newest 3 letters only; --scan" in err
+    assert [letter["offset"] for letter in desk.json("list")] == [10_004, 10_003, 10_002]
+    assert desk.json("stats", "--scan")[0]["letters"] == 5
+
+
 def test_a_replay_that_is_terminated_says_how_far_it_came_and_leaves_nothing_open(desk: Desk) -> None:
     desk.bury(50)
     running = desk.process("replay", "--rate", "10", "--json")

@@ -115,7 +115,9 @@ def _filled_index(config: Config) -> RedisDeadLetters | None:
     """The index, or None where the topic has to do, and why on standard error."""
     index = open_index(config)
     try:
-        if index is not None and len(index):
+        if index is not None and (count := len(index)):
+            if count >= index.limit:
+                say(f"the index holds the newest {count:,} letters only; --scan looks at all of the topic")
             return index
         if index is not None:
             say("the index is empty (`streamer dlq rebuild` fills it)")

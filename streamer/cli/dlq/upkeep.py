@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -44,6 +45,7 @@ def rebuild(args: argparse.Namespace) -> int:
         "action": "rebuild",
         "dry_run": args.dry_run,
         "letters": len(catalogue),
+        "indexed": min(len(catalogue), index.limit),
         "replayed": replayed,
         "foreign": len(catalogue.foreign),
         "before": len(index),
@@ -54,18 +56,21 @@ def rebuild(args: argparse.Namespace) -> int:
         print(msgspec.json.encode(report).decode())
     else:
         done = "would hold" if args.dry_run else "holds"
-        before = f"before: {report['before']:,}"
-        print(f"the index {done} {len(catalogue):,} letters ({replayed:,} replayed); {before}")
+        what = f"{len(catalogue):,} letters ({replayed:,} replayed)"
+        if len(catalogue) > index.limit:
+            what = f"the newest {index.limit:,} of {what}"
+        print(f"the index {done} {what}; before: {report['before']:,}")
         if catalogue.foreign:
             print(f"left out: {len(catalogue.foreign):,} messages that streamer did not write")
     return 0
 
 
 def fill(index: RedisDeadLetters, catalogue: Catalogue) -> None:
-    """Make the index say what the topic says."""
+    """Make the index say what the topic says, of the newest letters."""
+    newest = list(islice(catalogue.entries(), index.limit))
     index.clear()
-    index.put(reversed(list(catalogue.entries())))
-    index.mark_replayed(entry.key for entry in catalogue.entries() if entry.replayed)
+    index.put(reversed(newest))
+    index.mark_replayed(entry.key for entry in newest if entry.replayed)
     index.link(catalogue.origins)
     for audit in catalogue.audits():
         index.record(audit)
