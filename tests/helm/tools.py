@@ -68,7 +68,9 @@ def tools() -> Path:
     unfinished = Path(tempfile.mkdtemp(prefix="helm-tools-unfinished-", dir=CACHE))
     try:
         flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in _VERSIONS.items())])
-        build = ["build", "-trimpath", f"-ldflags={flags}", "-o", str(unfinished), "tool"]
+        # What a debugger needs is stripped in the end: not to make it saves a tenth of the time.
+        compile = ["-trimpath", "-gcflags=all=-dwarf=false", f"-ldflags={flags}"]
+        build = ["build", *compile, "-o", str(unfinished), "tool"]
         run([*go(), *build], timeout=1800, what="building Helm and Kubernetes")
         (unfinished / "server").rename(unfinished / "etcd")
         (unfinished / "definitions").mkdir()
