@@ -10,6 +10,8 @@ from time import monotonic
 
 import pytest
 
+from streamer.state.entries import Entry
+from streamer.state.index import RedisDeadLetters
 from tests.conftest import MakeTopic
 from tests.integration.dlq import FAILED_AT, Desk, state
 from tests.integration.line import wait_until
@@ -147,6 +149,21 @@ def test_stats_count_by_status_and_by_tries(desk: Desk) -> None:
         assert (dead["letters"], dead["attempts"]) == (3, {"4": 3})
         assert "tries: 2 after 1, 3 after 4" in desk("stats", *scan)[1]
     assert "(try 4)" in desk("list")[1]
+
+
+def test_a_rebuild_keeps_what_dies_while_it_reads(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.bury(3)
+    clear = RedisDeadLetters.clear
+
+    def late(index: RedisDeadLetters) -> None:
+        desk.bury(2, first=50_000)
+        index.put([Entry(desk.line.input, 0, 50_000, 1, "infer_failed")])  # as its worker did
+        clear(index)
+
+    monkeypatch.setattr(RedisDeadLetters, "clear", late)
+    code, out, err = desk("rebuild")
+    assert code == 0 and "the index holds 5 letters" in out, err
+    assert {entry.offset for entry in desk.index.entries()} == {10_000, 10_001, 10_002, 50_000, 50_001}
 
 
 def test_an_index_that_is_full_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

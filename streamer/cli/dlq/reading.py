@@ -32,7 +32,8 @@ class Topic:
 
     def __init__(self, consumer: Consumer, config: Config) -> None:
         self.name = config.topics.dead_letters
-        self.bounds = bounds(consumer, self.name, clients.partitions_of(consumer, config, self.name))
+        self._partitions = clients.partitions_of(consumer, config, self.name)
+        self.bounds = bounds(consumer, self.name, self._partitions)
         self.decoder = decoder(config)
         self._consumer = consumer
 
@@ -52,6 +53,14 @@ class Topic:
         for record in self.records():
             found.add(read(record, self.decoder), record.partition)
         return found
+
+    def catch_up(self, catalogue: Catalogue) -> None:
+        """Add what has come since the topic was opened, and move the bounds to where it ends now."""
+        now = bounds(self._consumer, self.name, self._partitions)
+        since = {at: Bounds(max(bound.low, self.bounds[at].high), bound.high) for at, bound in now.items()}
+        for record in self.quiet(since):
+            catalogue.add(read(record, self.decoder), record.partition)
+        self.bounds = now
 
 
 @contextmanager

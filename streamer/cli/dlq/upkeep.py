@@ -39,7 +39,13 @@ def rebuild(args: argparse.Namespace) -> int:
     config = load_config(args)
     index = require_index(config)
     with open_topic(config) as topic:
-        catalogue = topic.catalogue()
+        before, catalogue = len(index), topic.catalogue()
+        if not args.dry_run:
+            # What died meanwhile its worker has indexed already, and that goes with the rest; but it is in
+            # the topic by now. From here on the workers write into the new index.
+            index.clear()
+            topic.catch_up(catalogue)
+            fill(index, catalogue)
     replayed = sum(entry.replayed for entry in catalogue.entries())
     report = {
         "action": "rebuild",
@@ -48,10 +54,8 @@ def rebuild(args: argparse.Namespace) -> int:
         "indexed": min(len(catalogue), index.limit),
         "replayed": replayed,
         "foreign": len(catalogue.foreign),
-        "before": len(index),
+        "before": before,
     }
-    if not args.dry_run:
-        fill(index, catalogue)
     if args.json:
         print(msgspec.json.encode(report).decode())
     else:
@@ -66,9 +70,8 @@ def rebuild(args: argparse.Namespace) -> int:
 
 
 def fill(index: RedisDeadLetters, catalogue: Catalogue) -> None:
-    """Make the index say what the topic says, of the newest letters."""
+    """Write into an index what the topic says of the newest letters."""
     newest = list(islice(catalogue.entries(), index.limit))
-    index.clear()
     index.put(reversed(newest))
     index.mark_replayed(entry.key for entry in newest if entry.replayed)
     index.link(catalogue.origins)
