@@ -65,13 +65,13 @@ class Writer:
     A result goes to the partition with the number of its source's (modulo): so the order of the input is the
     order of the output, records of one key stay together, and equal topics stay co-partitioned.
 
-    Where the limits are known, no batch is larger than its topic takes, and a message that may be is sent
-    alone, with nothing behind it that could overtake it. `failed` is told whether the cause has been dealt
-    with, so that the message may go again at once. "Too large" is said of whole batches, and most of their
-    messages are small. They go again alone: only a result, or a record to be delayed, that was refused by
-    itself is to blame, and becomes a dead letter. Of a record that died of its size, half is left out until
-    its topic takes it. Any other dead letter holds its partition: it is no larger than records may be, so its
-    topic is to blame.
+    `failed` is told whether the cause has been dealt with, so that the message may go again at once. "Too
+    large" is said of whole batches, and while one that was refused comes back, those behind it are written.
+    So no batch is larger than the topics take, as far as that is known: what is refused was alone. Where it
+    is not known, most messages of the batch are small, and they go again alone: only a result, or a record to
+    be delayed, that was refused by itself is to blame, and becomes a dead letter. Of a record that died of
+    its size, half is left out until its topic takes it. Any other dead letter holds its partition: it is no
+    larger than records may be, so its topic is to blame.
     """
 
     def __init__(
@@ -131,15 +131,11 @@ class Writer:
     def send(self, message: Outgoing) -> bool:
         """Hand a message to librdkafka; False when it must wait."""
         job = message.job
-        if self.in_flight and (self._sent_alone or job in self._suspects):
-            return False
-        topic, envelope = self._topics.of(job), self._encode(job)
-        if self._topics.may_refuse(topic, envelope) and job not in self._suspects:
-            self._suspects.add(job)
-            if self.in_flight:
-                return False
         alone = job in self._suspects
-        key, value, headers, timestamp = envelope
+        if self.in_flight and (alone or self._sent_alone):
+            return False
+        topic = self._topics.of(job)
+        key, value, headers, timestamp = self._encode(job)
         try:
             self.producer.produce(
                 topic,

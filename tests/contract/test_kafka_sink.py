@@ -14,7 +14,7 @@ from streamer.codec import encode
 from streamer.ledger import Lane
 from streamer.records import DeadLetter, Release, Result, Skip, TopicPartition
 from streamer.sinks.kafka import KafkaSink
-from streamer.sinks.topics import Topics, batch_bytes
+from streamer.sinks.topics import Topics
 from tests.conftest import MakeTopic
 from tests.contract.jobs import dead, job, release, scored
 from tests.contract.test_sink import acknowledge, ids, read_topic
@@ -113,26 +113,24 @@ def test_small_dead_letters_survive_a_topic_with_a_small_limit(
     assert letters == [b"value %d" % offset for offset in range(50)]
 
 
-@pytest.mark.parametrize("own", [{"batch.num.messages": 10}, {"batch.size": 1_000_000}], ids=str)
 def test_nothing_overtakes_a_result_that_the_topic_does_not_take(
-    kafka: KafkaServer, make_topic: MakeTopic, make_sink: MakeSink, own: dict[str, int]
+    kafka: KafkaServer, make_topic: MakeTopic, make_sink: MakeSink
 ) -> None:
     """Many batches are under way at a time. One that is refused would go again behind the others."""
     out, dlq = make_topic("out", 1, {"max.message.bytes": "20000"}), make_topic("dlq", 1)
-    sink = make_sink(out, dlq, limits={out: 20_000}, **own)
-    releases = [
-        release(
-            scored(job(offset), size=30_000 if offset in (0, 105) else 100) for offset in range(at, at + 50)
-        )
-        for at in range(0, 500, 50)
-    ]
+    sink = make_sink(out, dlq, limits={out: 20_000}, **{"batch.num.messages": 10, "batch.size": 1_000_000})
+    connected = release([scored(job(0))])
+    sink.publish(connected)
+    acknowledge(sink, connected)
+    jobs = [scored(job(n), size=30_000 if n == 105 else 100) for n in range(1, 501)]
+    releases = [release(jobs[at : at + 50]) for at in range(0, 500, 50)]
     for one in releases:
         sink.publish(one)
         sink.poll(0)
     acknowledge(sink, *releases)
-    found = ids([found for _, found in read_topic(kafka, out, 1, 498)])
-    assert found == [f"0-{offset}" for offset in range(500) if offset not in (0, 105)]
-    assert [found.value for _, found in read_topic(kafka, dlq, 1, 2)] == [b"value 0", b"value 105"]
+    found = ids([found for _, found in read_topic(kafka, out, 1, 500)])
+    assert found == [f"0-{offset}" for offset in range(501) if offset != 105]
+    assert [found.value for _, found in read_topic(kafka, dlq, 1, 1)] == [b"value 105"]
 
 
 def test_what_only_compression_makes_small_enough_is_written(
@@ -144,27 +142,6 @@ def test_what_only_compression_makes_small_enough_is_written(
     sink.publish(one)
     acknowledge(sink, one)
     assert ids([found for _, found in read_topic(kafka, out, 1, 3)]) == ["0-0", "0-1", "0-2"]
-
-
-@pytest.mark.parametrize("size", [0, 10_000])
-def test_the_size_of_a_message_is_never_thought_to_be_less(
-    kafka: KafkaServer, make_topic: MakeTopic, make_sink: MakeSink, size: int
-) -> None:
-    """A topic that takes exactly so much takes it."""
-    one = scored(job(0, headers=[("\u00fc" * 70, None), ("trace", b"x" * 300)]), size=size)
-    at_most = batch_bytes(encode(one))
-    out, dlq = make_topic("out", 1, {"max.message.bytes": str(at_most)}), make_topic("dlq", 1)
-    whole = release([one])
-    sink = make_sink(out, dlq)
-    sink.publish(whole)
-    acknowledge(sink, whole)
-    assert isinstance(one.settled, Result)
-    smaller = make_topic("out", 1, {"max.message.bytes": str(at_most - 60)})
-    again = release([one])
-    other = make_sink(smaller, dlq)
-    other.publish(again)
-    acknowledge(other, again)
-    assert isinstance(one.settled, DeadLetter), "and it is not thought to be much more"
 
 
 def test_what_a_missing_topic_holds_up_is_delivered_in_order_once_it_is_there(
