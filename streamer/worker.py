@@ -18,6 +18,9 @@ from streamer.records import Batch, Outcome
 # A worker that wakes up needs the interpreter for microseconds, to fetch the next batch. By default a busy
 # engine thread would keep it for 5 ms more: two batches of a fast device.
 SWITCH_INTERVAL = 0.00005
+# What counts between two looks at a batch, in seconds, at most. A process that was stopped (SIGSTOP, a
+# suspended machine) has missed time, and nothing hung.
+MISSED = 1.0
 
 
 class InlineWorker:
@@ -65,10 +68,16 @@ class ThreadWorker:
         self._limit = threads + prefetch
         self._offered: SimpleQueue[Batch | None] = SimpleQueue()
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
-        self._since = monotonic()
+        # Of each thread: how often it has begun and ended a batch, odd while it has one, and since when.
+        self._turns = [0] * threads
+        self._begun = [0.0] * threads
+        # What the last look at them saw, and for how many seconds it was the same.
+        self._seen = [0] * threads
+        self._held = [0.0] * threads
+        self._looked = monotonic()
         self.in_flight = 0
         self._threads = [
-            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
+            threading.Thread(target=self._work, args=(number,), name=f"worker-{number}", daemon=True)
             for number in range(threads)
         ]
         for thread in self._threads:
@@ -80,12 +89,20 @@ class ThreadWorker:
         return self._limit - self.in_flight
 
     def busy_for(self) -> float:
-        """Seconds since an outcome came or an idle worker got work; 0 while idle."""
-        return monotonic() - self._since if self.in_flight else 0.0
+        """Seconds that the oldest batch has been with the device, as far as somebody looked; 0 while idle."""
+        now = monotonic()
+        passed, self._looked = min(now - self._looked, MISSED), now
+        for number, turn in enumerate(self._turns):
+            if turn != self._seen[number]:
+                self._seen[number] = turn
+                self._held[number] = min(now - self._begun[number], MISSED)
+            else:
+                self._held[number] += passed
+            if turn % 2 == 0:
+                self._held[number] = 0.0
+        return max(self._held)
 
     def offer(self, batch: Batch) -> None:
-        if not self.in_flight:
-            self._since = monotonic()
         self.in_flight += 1
         self._offered.put(batch)
 
@@ -100,7 +117,6 @@ class ThreadWorker:
             pass
         if outcomes:
             self.in_flight -= len(outcomes)
-            self._since = monotonic()
         return outcomes
 
     def close(self) -> None:
@@ -108,9 +124,13 @@ class ThreadWorker:
         for _ in self._threads:
             self._offered.put(None)
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         while (batch := self._offered.get()) is not None:
-            self._outcomes.put(infer(self._backend, batch))
+            self._begun[number] = monotonic()
+            self._turns[number] += 1
+            outcome = infer(self._backend, batch)
+            self._turns[number] += 1
+            self._outcomes.put(outcome)
 
 
 def infer(backend: Backend, batch: Batch) -> Outcome:

@@ -24,16 +24,21 @@ def build(config: Config, metrics: Metrics) -> Mover:
     consumer, producer = (
         kafka_settings(config, own) for own in (config.kafka.consumer, config.kafka.producer)
     )
-    return Mover(
-        clients.consumer(consumer, retry_group(config), metrics),
-        clients.shipper(producer, f"{transactional_id(config)}-retry"),
-        levels=retry_topics(config),
-        prefix=config.topics.retry,
-        input=config.topics.input,
-        dead_letters=config.topics.dead_letters,
-        partitions=cluster.partitions,
-        decoder=Decoder(*config.input.decoding),
-        deduplicator=deduplicator,
-        index=dead_letters,
-        metrics=metrics,
-    )
+    reader = clients.consumer(consumer, retry_group(config), metrics)
+    try:
+        return Mover(
+            reader,
+            clients.shipper(producer, f"{transactional_id(config)}-retry"),
+            levels=retry_topics(config),
+            prefix=config.topics.retry,
+            input=config.topics.input,
+            dead_letters=config.topics.dead_letters,
+            partitions=cluster.partitions,
+            decoder=Decoder(*config.input.decoding),
+            deduplicator=deduplicator,
+            index=dead_letters,
+            metrics=metrics,
+        )
+    except BaseException:
+        reader.close()  # the caller tries again, for as long as an outage lasts
+        raise

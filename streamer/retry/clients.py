@@ -33,12 +33,16 @@ PRODUCER: dict[str, Any] = {"transaction.timeout.ms": 30_000, "message.timeout.m
 
 
 def consumer(settings: Mapping[str, Any], group: str, metrics: Metrics) -> Consumer:
-    """With the settings of the worker's, as far as they fit one that takes partitions one by one."""
+    """With the settings of the worker's, as far as they fit one that takes partitions one by one.
+
+    Close it: until then it has threads.
+    """
+    made: Consumer | None = None
 
     def learn(statistics: str) -> None:
         found = read_statistics(statistics)
         metrics.brokers_up = found.brokers_up
-        metrics.member = found.coordinated and bool(made.memberid())
+        metrics.member = found.coordinated and made is not None and bool(made.memberid())
 
     own = {name: value for name, value in settings.items() if name != "partition.assignment.strategy"}
     if own.get("group.protocol") != "consumer":

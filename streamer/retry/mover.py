@@ -197,8 +197,7 @@ class Mover:
                     self._bury(delayed, defect.detail)
                 continue
             parcels = [back(delayed, self._input, self._partitions[self._input]) for delayed in run]
-            self._shipper.ship(parcels, finish=self._commit, done=self._done, refuse=self._refuse)
-            log.info("%d delayed records are back in %s", len(parcels), self._input)
+            self._shipper.ship(parcels, finish=self._commit, done=self._returned, refuse=self._refuse)
 
     def _commit(self, parcels: Sequence[Parcel], receipts: Sequence[Message]) -> None:
         """Their offsets join the transaction that is open."""
@@ -209,15 +208,19 @@ class Mover:
         positions = [Position(topic, partition, offset) for (topic, partition), offset in offsets.items()]
         self._shipper.send_offsets(positions, self._consumer.consumer_group_metadata())
 
-    def _done(self, parcels: Sequence[Parcel], receipts: Sequence[Message]) -> None:
-        """They are committed, each partition in its order: forget them, and read on where none waits."""
+    def _returned(self, parcels: Sequence[Parcel], receipts: Sequence[Message]) -> None:
+        self._forget(parcels, receipts)
+        self._metrics.records += len(parcels)
+        log.info("%d delayed records are back in %s", len(parcels), self._input)
+
+    def _forget(self, parcels: Sequence[Parcel], receipts: Sequence[Message]) -> None:
+        """They are committed, each partition in its order; read on where none waits."""
         for parcel in parcels:
             found = parcel.delayed.found
             lane = self._waiting[TopicPartition(found.topic, found.partition)]
             lane.popleft()
             if not lane:
                 self._consumer.resume([Position(found.topic, found.partition)])
-        self._metrics.records += len(parcels)
 
     def _refuse(self, parcel: Parcel, why: str) -> None:
         """Before anything behind it is committed."""
@@ -232,7 +235,7 @@ class Mover:
                 f"{self._dead_letters} does not take a dead letter, which holds its partition: {why}"
             )
 
-        self._shipper.ship([parcel], finish=self._commit, done=self._done, refuse=held)
+        self._shipper.ship([parcel], finish=self._commit, done=self._forget, refuse=held)
         self._metrics.dead[delayed.reason] += 1
         try:
             self._index.add([job])

@@ -3,11 +3,12 @@
     letters   key -> entry             time      key by the time of failure
     counts    reason -> letters        replayed  keys that a replay has published again
     origins   key of a record that a replay published -> what it was first, and which replay of that it is
+    linked    those keys by the time of the replay
     audit     name -> who replayed or purged what
 
 All of it can be read from the dead-letter topic again (`streamer dlq rebuild`), save who purged: a purge cuts
-the topic. The index is bounded: beyond `limit` letters the oldest leave it, and stay in the topic. The keys
-share a hash tag, and so a slot.
+the topic. The index is bounded: beyond `limit` letters, or origins, the oldest leave it, and stay in the
+topic. The keys share a hash tag, and so a slot.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ T = TypeVar("T")
 LIMIT = 100_000
 PAGE = 500  # letters a call
 KEPT_AUDITS = 500
+NAMES = ("letters", "time", "counts", "replayed", "origins", "linked", "audit")
 
 # KEYS: letters, time, counts, replayed.
 _DROP = """
@@ -56,6 +58,20 @@ if excess > 0 then
   for _, key in ipairs(redis.call('ZRANGE', KEYS[2], 0, excess - 1)) do drop(key) end
 end
 """
+# KEYS: origins, linked. ARGV: the limit, then for each record its key, the time of its replay and its origin.
+LINK = """
+for i = 2, #ARGV, 3 do
+  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2])
+  redis.call('ZADD', KEYS[2], ARGV[i + 1], ARGV[i])
+end
+local excess = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[1])
+if excess > 0 then
+  for _, key in ipairs(redis.call('ZRANGE', KEYS[2], 0, excess - 1)) do
+    redis.call('HDEL', KEYS[1], key)
+    redis.call('ZREM', KEYS[2], key)
+  end
+end
+"""
 # ARGV: keys of letters.
 FORGET = f"{_DROP} for _, key in ipairs(ARGV) do drop(key) end"
 # ARGV: keys of letters. Those that the index does not hold would be kept for ever.
@@ -77,10 +93,12 @@ class RedisDeadLetters:
         self._client = client
         self.limit = limit
         tag = hash_tag(prefix)
-        self._letters, self._time, self._counts, self._replayed, self._origins, self._audit = self._all = [
-            f"{tag}:{name}" for name in ("letters", "time", "counts", "replayed", "origins", "audit")
-        ]
+        self._all = [f"{tag}:{name}" for name in NAMES]
+        self._letters, self._time, self._counts, self._replayed, self._origins, self._linked, self._audit = (
+            self._all
+        )
         self._put = client.register_script(PUT)
+        self._link = client.register_script(LINK)
         self._forget = client.register_script(FORGET)
         self._mark = client.register_script(REPLAYED)
 
@@ -102,8 +120,10 @@ class RedisDeadLetters:
     def link(self, origins: Mapping[str, tuple[str, int]]) -> None:
         """Key of a record that a replay published -> the coordinate that it had first, and its number."""
         for page in _pages(origins.items()):
-            pairs = {key: msgspec.json.encode(origin) for key, origin in page}
-            transient(lambda pairs=pairs: self._client.hset(self._origins, mapping=pairs))  # type: ignore[misc]
+            args: list[Any] = [self._limit]
+            for key, origin in page:
+                args += [key, _time_of(key), msgspec.json.encode(origin)]
+            transient(lambda args=args: self._link(keys=[self._origins, self._linked], args=args))  # type: ignore[misc]
 
     def mark_replayed(self, keys: Iterable[str]) -> None:
         for page in _pages(keys):
@@ -159,6 +179,12 @@ class RedisDeadLetters:
     def _call(self, script: Any, args: Sequence[Any]) -> None:
         keys = [self._letters, self._time, self._counts, self._replayed]
         transient(lambda: script(keys=keys, args=args))
+
+
+def _time_of(key: str) -> int:
+    """See `Entry.key`. It may come from a note that nobody of us has written."""
+    time = key.rpartition("@")[2]
+    return int(time) if time.isdecimal() else 0
 
 
 def _pages(items: Iterable[T]) -> Iterator[list[T]]:

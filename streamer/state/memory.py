@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -121,6 +122,8 @@ class MemoryDeadLetters:
 
     def link(self, origins: Mapping[str, tuple[str, int]]) -> None:
         self._origins |= origins
+        for key in list(islice(self._origins, max(0, len(self._origins) - self._limit))):
+            del self._origins[key]
 
     def mark_replayed(self, keys: Iterable[str]) -> None:
         self._replayed |= self._letters.keys() & set(keys)

@@ -208,7 +208,8 @@ class RedisDeduplicator:
     def look(self, now: float) -> None:
         if now < self._look_at:
             return
-        self._look_at = now + LOOK
+        # One that is away may take the whole time-out to be so: the more seldom it is asked for nothing.
+        self._look_at = now + (LOOK if self._metrics.redis_up else 4 * LOOK)
         try:
             transient(lambda: self._client.hexists(self._left, "look"))
             self._metrics.redis_up = True

@@ -111,7 +111,10 @@ def _ask(
 
 
 def _read(connection: redis.Connection, count: int) -> list[Any]:
-    """So many answers; once the connection has failed, its error for all that are left."""
+    """So many answers; once the connection has failed, its error for all that are left.
+
+    It may have failed with answers under way, which whoever asks next would take for their own: it is closed.
+    """
     answers: list[Any] = []
     for left in range(count, 0, -1):
         try:
@@ -119,6 +122,7 @@ def _read(connection: redis.Connection, count: int) -> list[Any]:
         except ResponseError as error:
             answers.append(error)
         except FAILURES as error:
+            connection.disconnect()
             return answers + [error] * left
     return answers
 

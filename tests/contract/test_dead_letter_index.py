@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 import redis
 
@@ -122,6 +123,15 @@ def test_beyond_the_limit_the_oldest_leave(index: Index) -> None:
     assert 5 not in [one.offset for one in index.entries()], "it is older than all that is there"
 
 
+def test_of_what_replays_published_the_newest_origins_are_kept(index: Index) -> None:
+    """Most of it never dies again, and then no letter takes its origin along."""
+    for number in range(LIMIT + 5):
+        replayed = msgspec.structs.replace(entry(number), timestamp=number)
+        index.link({replayed.key: ("texts.in:0:7", number)})
+    index.put(msgspec.structs.replace(entry(at), timestamp=at) for at in (4, LIMIT + 4))
+    assert [(one.origin, one.replays) for one in index.entries()] == [("texts.in:0:7", LIMIT + 4), ("", 0)]
+
+
 def test_the_audit_outlives_the_letters(index: Index) -> None:
     index.record(audit("first", 1))
     index.record(audit("second", 2))
@@ -146,7 +156,7 @@ def test_in_redis_all_keys_share_a_slot_and_none_holds_a_value(redis_url: str) -
     index.record(audit("one", 1))
     with redis.Redis.from_url(redis_url) as client:
         keys = client.keys("*")
-        assert isinstance(keys, list) and len(keys) == 6
+        assert isinstance(keys, list) and len(keys) == 7
         assert all(key.startswith(b"{test:dead}:") for key in keys)
         assert all(b"value 0" not in client.dump(key) for key in keys)
 

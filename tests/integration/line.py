@@ -87,7 +87,10 @@ class Line:
             "model": {"backend": "fake"},
         }
         self.workers: list[Worker] = []
-        self._producer = Producer({**self._broker, "message.max.bytes": 4_000_000})
+        # Idempotent, or a batch that the broker takes at the second try lands behind the next one.
+        self._producer = Producer(
+            {**self._broker, "message.max.bytes": 4_000_000, "enable.idempotence": True}
+        )
 
     def publish(
         self, value: bytes | None, partition: int, headers: Iterable[tuple[str, bytes | None]] = ()

@@ -142,6 +142,15 @@ def test_memory_is_bounded_and_forgetting_changes_nothing(monkeypatch: pytest.Mo
     assert len(found._ids) < 100
 
 
+def test_long_pieces_without_a_token_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = pieces_of(bert())
+    assert found is not None
+    monkeypatch.setattr(pieces, "REMEMBERED", 50)
+    for number in range(300):
+        assert rows(found, ["\u200b" * (pieces.LONGEST + 1 + number)]) == [[]]
+    assert len(found._counts) <= 2 * 50 + 2
+
+
 def test_half_a_surrogate_pair_is_an_error() -> None:
     with pytest.raises(UnicodeEncodeError):
         both("uncased")[1].ids(["good", "\ud83d"])

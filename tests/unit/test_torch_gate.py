@@ -9,6 +9,7 @@ import pytest
 
 from streamer.backends.torch import TorchBackend
 from streamer.backends.torch.gate import Answers, DriftError, measure_drift, read_sample
+from streamer.backends.torch.long_texts import LongTexts
 from streamer.errors import ConfigurationError, RecordError
 from streamer.records import Classification
 from tests.tiny_models import save_bert
@@ -71,6 +72,19 @@ def test_a_sample_of_ones_own_texts(tmp_path: Path) -> None:
     with pytest.raises(DriftError, match=r"of 2 texts"):
         TorchBackend.load(
             str(save_bert(tmp_path)), device="cpu", precision="bf16", sample=str(sample), max_drift=0.0
+        )
+
+
+def test_a_sample_of_which_the_model_takes_no_text_is_named(tmp_path: Path) -> None:
+    sample = tmp_path / "long.txt"
+    sample.write_text("very good " * 500, "utf-8")
+    with pytest.raises(ConfigurationError, match=r"model\.sample has no text that the model takes"):
+        TorchBackend.load(
+            str(save_bert(tmp_path)),
+            device="cpu",
+            precision="bf16",
+            sample=str(sample),
+            long_texts=LongTexts("dead_letter"),
         )
 
 

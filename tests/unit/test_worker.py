@@ -11,7 +11,7 @@ import pytest
 from streamer.errors import OutOfMemory
 from streamer.ledger import Lane
 from streamer.records import Batch, Classification, Encoding, Job, Outcome, Record, TopicPartition
-from streamer.worker import InlineWorker, ThreadWorker
+from streamer.worker import MISSED, InlineWorker, ThreadWorker
 
 FINE = Classification("good", 1.0, {"good": 1.0})
 DEADLINE = 20.0
@@ -155,12 +155,46 @@ def test_busy_for_counts_while_a_batch_is_held_and_is_zero_when_idle() -> None:
     worker.close()
 
 
-def test_an_idle_worker_that_gets_work_is_not_busy_since_long_ago() -> None:
-    gate = threading.Event()
-    worker = ThreadWorker(Model(lambda jobs: gate.wait(DEADLINE)))
-    worker._since -= 1000.0
+def test_one_thread_that_hangs_is_seen_while_the_other_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("streamer.worker.monotonic", lambda: now)
+    gate, hung = threading.Event(), threading.Event()
+
+    def hold_the_first(jobs: Sequence[Job]) -> None:
+        if not hung.is_set():
+            hung.set()
+            gate.wait(DEADLINE)
+
+    worker = ThreadWorker(Model(hold_the_first), threads=2)
     worker.offer(batch())
-    assert worker.busy_for() < 500.0
+    assert hung.wait(DEADLINE)
+    for _ in range(20):
+        now += 0.5
+        worker.offer(batch())
+        collect(worker, 1)
+        held = worker.busy_for()
+    assert 9.0 <= held <= 10.0
+    gate.set()
+    collect(worker, 1)
+    assert worker.busy_for() == 0.0
+    worker.close()
+
+
+def test_a_process_that_was_stopped_has_no_device_that_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("streamer.worker.monotonic", lambda: now)
+    gate, started = threading.Event(), threading.Event()
+
+    def hold(jobs: Sequence[Job]) -> None:
+        started.set()
+        gate.wait(DEADLINE)
+
+    worker = ThreadWorker(Model(hold))
+    worker.offer(batch())
+    assert started.wait(DEADLINE)
+    worker.busy_for()
+    now += 600.0
+    assert worker.busy_for() <= 2 * MISSED
     gate.set()
     collect(worker, 1)
     worker.close()

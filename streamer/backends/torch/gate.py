@@ -43,7 +43,15 @@ class Gate:
     """Asks a model the same texts before and after it is rounded."""
 
     def __init__(self, rows: Sequence[Tokens], task: ClassificationTask, limit: float) -> None:
-        """`limit`: of labels, as a share, and of scores, on average, that may change."""
+        """`limit`: of labels, as a share, and of scores, on average, that may change.
+
+        Raises ConfigurationError when there is nothing to ask.
+        """
+        if not rows:
+            raise ConfigurationError(
+                "model.sample has no text that the model takes: all are longer than model.max_length, and "
+                "model.long_texts has those be dead letters. Give it shorter ones"
+            )
         self.limit = limit
         self._rows = rows
         self._task = task

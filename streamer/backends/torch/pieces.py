@@ -117,7 +117,7 @@ class Pieces:
         new = np.flatnonzero(numbers < 0)
         if not len(new):
             return numbers
-        if len(self._numbers) > REMEMBERED or len(self._ids) > MOST_TOKENS:
+        if max(len(self._numbers), len(self._counts) // 2) > REMEMBERED or len(self._ids) > MOST_TOKENS:
             self._forget()
             new = np.arange(len(pieces))
         asked = dict.fromkeys(pieces[index] for index in new.tolist())
