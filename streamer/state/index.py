@@ -120,7 +120,7 @@ class RedisDeadLetters:
     def link(self, origins: Mapping[str, tuple[str, int]]) -> None:
         """Key of a record that a replay published -> the coordinate that it had first, and its number."""
         for page in _pages(origins.items()):
-            args: list[Any] = [self._limit]
+            args: list[Any] = [self.limit]
             for key, origin in page:
                 args += [key, _time_of(key), msgspec.json.encode(origin)]
             transient(lambda args=args: self._link(keys=[self._origins, self._linked], args=args))  # type: ignore[misc]
