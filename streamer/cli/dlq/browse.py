@@ -13,7 +13,7 @@ import msgspec
 
 from streamer.cli import messages
 from streamer.cli.dlq.options import selection
-from streamer.cli.dlq.reading import Topic, open_index, open_topic, say, tell_missing
+from streamer.cli.dlq.reading import Topic, around, open_index, open_topic, say, tell_missing
 from streamer.cli.options import load_config
 from streamer.deadletters.letters import Foreign, Letter, Note, read
 from streamer.deadletters.scan import Bounds
@@ -130,11 +130,7 @@ def _filled_index(config: Config) -> RedisDeadLetters | None:
 def _records(topic: Topic, letters: Iterable[Letter]) -> Iterator[tuple[Record, Letter]]:
     """The letters with their messages, which are read again."""
     wanted = {(letter.partition, letter.offset): letter for letter in letters}
-    offsets: dict[int, list[int]] = {}
-    for partition, offset in wanted:
-        offsets.setdefault(partition, []).append(offset)
-    within = {partition: Bounds(min(found), max(found) + 1) for partition, found in offsets.items()}
-    for record in topic.records(within):
+    for record in topic.records(around(wanted)):
         if (letter := wanted.get((record.partition, record.offset))) is not None:
             yield record, letter
 

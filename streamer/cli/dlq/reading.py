@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,14 @@ class Topic:
         for record in self.quiet(since):
             catalogue.add(read(record, self.decoder), record.partition)
         self.bounds = now
+
+
+def around(places: Iterable[tuple[int, int]]) -> dict[int, Bounds]:
+    """By partition, from the first to the last of these offsets."""
+    offsets: dict[int, list[int]] = {}
+    for partition, offset in places:
+        offsets.setdefault(partition, []).append(offset)
+    return {partition: Bounds(min(found), max(found) + 1) for partition, found in offsets.items()}
 
 
 @contextmanager

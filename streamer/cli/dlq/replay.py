@@ -16,12 +16,11 @@ from streamer import logs
 from streamer.app import connect_redis, describe_cluster, redis_claims
 from streamer.cli import clients, messages, signals
 from streamer.cli.dlq.options import name_of_run, selection, who
-from streamer.cli.dlq.reading import Topic, open_index, open_topic, progress, say, tell_missing
+from streamer.cli.dlq.reading import Topic, around, open_index, open_topic, progress, say, tell_missing
 from streamer.cli.options import load_config
 from streamer.deadletters.catalogue import Catalogue
 from streamer.deadletters.letters import Note, identify, record_of
 from streamer.deadletters.replay import Candidate, Parcel, Replay, Sent, chunks, parcel
-from streamer.deadletters.scan import Bounds
 from streamer.deadletters.selection import Selection
 from streamer.errors import TransientError
 from streamer.ledger import Lane
@@ -143,12 +142,8 @@ def _parcels(
     claim: Callable[[Candidate, Job], None],
 ) -> Iterator[Parcel]:
     """The candidates with their values, which are read again: to hold them all could be too much."""
-    offsets: dict[int, list[int]] = {}
-    for partition, offset in candidates:
-        offsets.setdefault(partition, []).append(offset)
-    within = {partition: Bounds(min(found), max(found) + 1) for partition, found in offsets.items()}
     keep_id = "header" in config.input.id_from
-    for found in topic.quiet(within):
+    for found in topic.quiet(around(candidates)):
         candidate = candidates.get((found.partition, found.offset))
         if candidate is None:
             continue
