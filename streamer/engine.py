@@ -167,7 +167,7 @@ class Engine:
         release = self._ledger.release()
         if release is not None:
             self._outbox.publish(release)
-        self._sink.poll(0)
+        self._outbox.poll(0)
 
     def commit(self) -> None:
         """Mark what the sink has acknowledged, and commit it, in the order of publication."""
@@ -289,7 +289,7 @@ class Engine:
                 return False
             self.settle()
             self.commit()
-            self._sink.poll(0 if self._worker.in_flight else GLANCE)
+            self._outbox.poll(0 if self._worker.in_flight else GLANCE)
         return True
 
     def _forget(self, partitions: Sequence[TopicPartition]) -> None:

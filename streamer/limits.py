@@ -9,7 +9,7 @@ from typing import Literal
 
 from streamer.delays import RetryPolicy
 from streamer.errors import DeadLetterLimit
-from streamer.records import DeadLetter, Job, Result
+from streamer.records import DeadLetter, Job, Release, Result
 
 WAIT = RetryPolicy()
 RECENT = 200  # records that the share of dead letters is taken of
@@ -32,6 +32,9 @@ class Limits:
 class DeadLetterGuard:
     """Looks at what is about to be published, in order, and refuses what looks like a broken system.
 
+    What it has let through as a result may be dead all the same, if its topic does not take it: `refuse`
+    hears of those before their letters are written. For their row only results count that have arrived.
+
     >>> from streamer.records import Skip
     >>> DeadLetterGuard(Limits()).check([])
     """
@@ -42,6 +45,7 @@ class DeadLetterGuard:
         self._all = limits.dead_letters_counted == "all"
         self._seen = 0
         self._row = 0
+        self._refused = 0  # the same, of results that their topics did not take
         self._recent: deque[tuple[int, str]] = deque()  # the dead among the last RECENT: number and reason
 
     def check(self, jobs: Sequence[Job]) -> None:
@@ -58,19 +62,31 @@ class DeadLetterGuard:
                 self._row = 0
             elif type(settled) is DeadLetter and (self._all or settled.stage != "decode"):
                 self._row += 1
-                self._recent.append((self._seen, settled.reason))
-                self._judge()
+                self._judge(self._row, settled)
 
-    def _judge(self) -> None:
+    def refuse(self, jobs: Sequence[Job]) -> None:
+        """They are dead, and were not when `check` saw them. Raises DeadLetterLimit as that does."""
+        for job in jobs:
+            self._refused += 1
+            assert isinstance(job.settled, DeadLetter)
+            self._judge(self._refused, job.settled)
+
+    def arrived(self, releases: Sequence[Release]) -> None:
+        """They are written: a result among them ends a row of refused ones."""
+        if self._refused and any(isinstance(job.settled, Result) for one in releases for job in one.jobs):
+            self._refused = 0
+
+    def _judge(self, row: int, newest: DeadLetter) -> None:
+        self._recent.append((self._seen, newest.reason))
         while self._recent[0][0] <= self._seen - RECENT:
             self._recent.popleft()
-        if self._longest_row is not None and self._row > self._longest_row:
-            self._refuse(f"{self._row} in a row", "dead_letters_in_a_row", self._longest_row)
+        if self._longest_row is not None and row > self._longest_row:
+            self._stop(f"{row} in a row", "dead_letters_in_a_row", self._longest_row)
         dead = len(self._recent)
         if self._share is not None and self._seen >= RECENT and dead > self._share * RECENT:
-            self._refuse(f"{dead} of the last {RECENT} records", "dead_letter_share", self._share)
+            self._stop(f"{dead} of the last {RECENT} records", "dead_letter_share", self._share)
 
-    def _refuse(self, found: str, key: str, limit: float) -> None:
+    def _stop(self, found: str, key: str, limit: float) -> None:
         reasons = Counter(reason for _, reason in self._recent).most_common()
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
         raise DeadLetterLimit(

@@ -58,11 +58,22 @@ class Outbox:
             # This is the end. What came before is on its way, and the next run need not write it again.
             deadline = self._clock() + self._last_wait
             while self._releases and self._clock() < deadline:
-                self._sink.poll(GLANCE)
+                self.poll(GLANCE)
                 self.commit()
             raise
         self._sink.publish(release)
         self._releases.append(release)
+
+    def poll(self, timeout: float) -> None:
+        """Let the sink work. Raises DeadLetterLimit instead if its topics refuse too many results."""
+        if self._sink.refused:
+            try:
+                self._guard.refuse(self._sink.refused)
+            except DeadLetterLimit:
+                self.commit()
+                raise
+            self._sink.refused.clear()
+        self._sink.poll(timeout)
 
     def commit(self) -> list[Release]:
         """Mark what the sink has acknowledged, and commit it, in the order of publication; returns it."""
@@ -73,6 +84,7 @@ class Outbox:
             written.append(release)
         if not written or not self._claims.mark(written):
             return []
+        self._guard.arrived(written)
         for release in written:
             if not release.committed:
                 self._source.commit(release.offsets)

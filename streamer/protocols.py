@@ -63,7 +63,13 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where settled jobs go: results to one place, dead letters to another."""
+    """Where settled jobs go: results to one place, dead letters to another.
+
+    `refused` has the jobs whose result, or delay, its topic does not take; they are dead letters by now, and
+    none is written before the next `poll`. Who has read them takes them out.
+    """
+
+    refused: list[Job]
 
     def publish(self, release: Release) -> None:
         """Take a release over, in order. It is written when `release.unacknowledged` has come back to 0.

@@ -40,12 +40,14 @@ class KafkaSink:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self.refused: list[Job] = []
         self._writer = Writer(
             {**settings, "message.timeout.ms": 0},
             topics,
             encode=encode,
             written=self._written,
             failed=self._failed,
+            refused=self.refused,
             metrics=metrics or Metrics(),
             wall=wall,
         )
@@ -60,11 +62,12 @@ class KafkaSink:
                 self._held.append(message)
 
     def poll(self, timeout: float) -> None:
+        # First what came back earlier: somebody has seen by now what was refused.
+        if self._held and not self._writer.in_flight and self._backoff.ready(self._clock()):
+            self._send_held()
         self._writer.poll(timeout)
         if (fatal := self._writer.fatal) is not None:
             raise FatalError(f"producer: {fatal.name()}: {fatal.str()}")
-        if self._held and not self._writer.in_flight and self._backoff.ready(self._clock()):
-            self._send_held()
 
     def close(self) -> None:
         """Forget what is not acknowledged: its offsets are not committed either."""

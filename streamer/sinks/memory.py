@@ -17,6 +17,7 @@ class MemorySink:
         self._wait = wait
         self._pending: list[Release] = []
         self.hold = False
+        self.refused: list[Job] = []
         self.results: list[Envelope] = []
         self.dead_letters: list[Envelope] = []
         self.delayed: list[Envelope] = []

@@ -64,8 +64,9 @@ class TransactionalSink:
         self._metrics = metrics = metrics or Metrics()
         merged = {**completed(settings), "transactional.id": transactional_id}
         self._timeout = int(merged["transaction.timeout.ms"]) / 1000
+        self.refused: list[Job] = []
         # Written is not enough: it has to be committed.
-        told: dict[str, Any] = {"written": lambda _: None, "failed": self._failed}
+        told: dict[str, Any] = {"written": lambda _: None, "failed": self._failed, "refused": self.refused}
         self._new_writer = partial(Writer, merged, topics, encode=encode, metrics=metrics, wall=wall, **told)
         self._id = transactional_id
         self._group = group

@@ -82,6 +82,7 @@ class Writer:
         encode: Callable[[Job], Envelope],
         written: Callable[[Outgoing], None],
         failed: Callable[[Outgoing, KafkaError, bool], None],
+        refused: list[Job],
         metrics: Metrics,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -89,6 +90,7 @@ class Writer:
         self._encode = encode
         self._written = written
         self._failed = failed
+        self._refused = refused
         self._metrics = metrics
         self._wall = wall
         self._number = 0
@@ -230,6 +232,7 @@ class Writer:
             model,
             int(self._wall() * 1000),
         )
+        self._refused.append(job)
 
     def _on_error(self, error: KafkaError) -> None:
         self.disturbed = True

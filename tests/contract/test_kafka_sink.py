@@ -80,6 +80,11 @@ def test_a_result_that_the_topic_does_not_take_becomes_a_dead_letter(
     jobs = [scored(job(0)), scored(job(1), size=20_000), scored(job(2))]
     one = release(jobs)
     sink.publish(one)
+    deadline = monotonic() + 30
+    while not sink.refused:
+        assert monotonic() < deadline
+        sink.poll(0.02)
+    assert sink.refused == [jobs[1]] and sink._writer.in_flight == 0, "somebody has to see it first"
     acknowledge(sink, one)
     assert ids([found for _, found in read_topic(kafka, out, 1, 2)]) == ["0-0", "0-2"]
     ((_, letter),) = read_topic(kafka, dlq, 1, 1)

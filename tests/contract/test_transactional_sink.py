@@ -103,6 +103,8 @@ def test_a_result_that_the_topic_does_not_take_becomes_a_dead_letter(world: Worl
     jobs = [scored(job(0)), scored(job(1), size=20_000), scored(job(2))]
     one = release(jobs)
     sink.publish(one)
+    poll_until(sink, lambda: bool(sink.refused), "it was refused")
+    assert sink.refused == [jobs[1]] and sink._transaction is not None, "somebody has to see it first"
     acknowledge(sink, one)
     assert (world.ids(2), world.buried(1)) == (["0-0", "0-2"], [b"value 1"])
     assert [type(one.settled) for one in jobs] == [Result, DeadLetter, Result]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from streamer.errors import DeviceError, FatalError, OutOfMemory
-from streamer.records import Outcome, TopicPartition
+from streamer.errors import DeadLetterLimit, DeviceError, FatalError, OutOfMemory
+from streamer.limits import Limits
+from streamer.records import DeadLetter, Envelope, Job, Outcome, Release, Result, TopicPartition
 from streamer.worker import InlineWorker
 from tests.engine.parts import HungWorker, PromptSink, away
 from tests.engine.rig import Rig
@@ -86,3 +89,46 @@ def test_a_dead_letter_that_cannot_be_written_holds_the_commit_to_the_end() -> N
     rig.steps(50)
     rig.engine.drain()
     assert rig.committed == {}
+
+
+class Refusing(PromptSink):
+    """Its topic takes no result: each is dead after all. Its letter is written when somebody has looked."""
+
+    def __init__(self, encode: Callable[[Job], Envelope], *, wait: Callable[[float], None]) -> None:
+        super().__init__(encode, wait=wait)
+        self.waiting: list[Release] = []
+
+    def publish(self, release: Release) -> None:
+        release.unacknowledged += 1
+        self.waiting.append(release)
+
+    def poll(self, timeout: float) -> None:
+        waiting, self.waiting = self.waiting, []
+        for release in waiting:
+            bad = [job for job in release.jobs if isinstance(job.settled, Result)]
+            for job in bad:
+                job.settled = DeadLetter("result_too_large", "MSG_SIZE_TOO_LARGE", "", "publish", 1, "m", 0)
+            self.refused += bad
+            if bad:
+                self.waiting.append(release)
+            else:
+                super().publish(release)
+        super().poll(timeout)
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(dead_letters_in_a_row=5), Limits(dead_letter_share=0.1), Limits()], ids=str
+)
+def test_results_that_their_topic_refuses_count_before_their_letters_are_written(limits: Limits) -> None:
+    rig = Rig(sink=Refusing, limits=limits)
+    for number in range(600):
+        rig.send("good", str(number))
+    if limits == Limits():
+        rig.run()
+        assert len(rig.dead_letters) == 600
+        return
+    with pytest.raises(DeadLetterLimit, match="result_too_large"):
+        rig.run()
+    rig.engine.close()
+    assert len(rig.dead_letters) <= (5 if limits.dead_letters_in_a_row else 220)
+    assert sum(rig.committed.values()) == len(rig.dead_letters), "what came before is committed"

@@ -10,7 +10,7 @@ import pytest
 from streamer.errors import DeadLetterLimit
 from streamer.ledger import Lane
 from streamer.limits import RECENT, DeadLetterGuard, Limits
-from streamer.records import Coordinate, DeadLetter, Job, Record, Result, Skip, TopicPartition
+from streamer.records import Coordinate, DeadLetter, Job, Record, Release, Result, Skip, TopicPartition
 
 LANE = Lane(TopicPartition("texts.in", 0))
 RECORD = Record("texts.in", 0, 0, 0, None, b"", [])
@@ -64,6 +64,18 @@ def test_what_cannot_be_decoded_may_be_left_out() -> None:
     guard = DeadLetterGuard(Limits(dead_letters_in_a_row=3, dead_letters_counted="processing"))
     assert not trips(guard, [dead("invalid_json", "decode")] * 100)
     assert trips(guard, [dead()] * 4)
+
+
+def test_refused_results_are_a_row_of_their_own_that_only_what_arrives_ends() -> None:
+    guard = DeadLetterGuard(Limits(dead_letters_in_a_row=3))
+    guard.refuse(jobs(*[dead("result_too_large")] * 2))
+    assert not trips(guard, [GOOD, dead()]), "what is published may be refused as well"
+    guard.refuse(jobs(dead("result_too_large")))
+    guard.arrived([Release(jobs(dead(), GOOD), {}, 0)])
+    guard.refuse(jobs(*[dead("result_too_large")] * 3))
+    guard.arrived([Release(jobs(dead()), {}, 0)])
+    with pytest.raises(DeadLetterLimit, match="4 in a row"):
+        guard.refuse(jobs(dead("result_too_large")))
 
 
 def test_it_names_what_it_found_the_key_and_the_way_out() -> None:
