@@ -19,7 +19,7 @@ from streamer.claims import Claims
 from streamer.codec import Decoder
 from streamer.errors import DeviceError, RecordError, TransientError
 from streamer.ledger import Ledger
-from streamer.limits import Limits
+from streamer.limits import DeadLetterGuard, Limits
 from streamer.metrics import Metrics
 from streamer.observer import Observer
 from streamer.outbox import GLANCE, Outbox
@@ -76,9 +76,8 @@ class Engine:
         self._plan = Plan(budget)
         self._recovery = Recovery()
         self._suspects = Suspects(deduplicator, self._judge, self._recovery.line, clock, limits.max_attempts)
-        self._outbox = Outbox(
-            source=source, sink=sink, claims=self._claims, ledger=ledger, limits=limits, clock=clock
-        )
+        guard = DeadLetterGuard(limits, dead_letters)
+        self._outbox = Outbox(source, sink, self._claims, ledger, guard, wait=limits.revoke, clock=clock)
         self._observer = Observer(
             metrics, source=source, worker=worker, ledger=ledger, window=window, wall=wall
         )

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 from streamer.delays import RetryPolicy
-from streamer.errors import DeadLetterLimit
+from streamer.errors import DeadLetterLimit, TransientError
+from streamer.protocols import DeadLetterQueue
 from streamer.records import DeadLetter, Job, Release, Result
 
 WAIT = RetryPolicy()
 RECENT = 200  # records that the share of dead letters is taken of
+FEW = 10  # what it is taken of at least, and a row at least, when run after run has ended at them
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +41,27 @@ class DeadLetterGuard:
     What it has let through as a result may be dead all the same, if its topic does not take it: `refuse`
     hears of those before their letters are written. For their row only results count that have arrived.
 
-    >>> from streamer.records import Skip
-    >>> DeadLetterGuard(Limits()).check([])
+    A supervisor starts what has ended again, and nobody has mended it. So `memory` knows of ends at these
+    limits, and each start lets half as much through as the one before: FEW dead letters in the end, since the
+    records that come first may deserve it. A result that has arrived makes the row as long as it was; when
+    RECENT records have passed too, all is forgotten. Whoever sets other limits starts anew.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self._share = limits.dead_letter_share
-        self._longest_row = limits.dead_letters_in_a_row
+    def __init__(self, limits: Limits, memory: DeadLetterQueue) -> None:
+        self._limits = limits
+        self._memory = memory
+        self._name = f"{limits.dead_letters_in_a_row}/{limits.dead_letter_share}"
+        self._stops = 0
+        with _if_redis_is_there():
+            self._stops = memory.stops(self._name)
+        row = limits.dead_letters_in_a_row
+        self._longest_row = row and max(min(FEW, row), row >> self._stops)
+        self._window = max(FEW, RECENT >> self._stops)
         self._all = limits.dead_letters_counted == "all"
         self._seen = 0
         self._row = 0
         self._refused = 0  # the same, of results that their topics did not take
-        self._recent: deque[tuple[int, str]] = deque()  # the dead among the last RECENT: number and reason
+        self._recent: deque[tuple[int, str]] = deque()  # the dead in the window: number and reason
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Raises DeadLetterLimit; then none of `jobs` may be published."""
@@ -72,25 +87,43 @@ class DeadLetterGuard:
             self._judge(self._refused, job.settled)
 
     def arrived(self, releases: Sequence[Release]) -> None:
-        """They are written: a result among them ends a row of refused ones."""
-        if self._refused and any(isinstance(job.settled, Result) for one in releases for job in one.jobs):
+        """They are written: what a result among them says of the system."""
+        if not (self._refused or self._stops):
+            return
+        if any(isinstance(job.settled, Result) for release in releases for job in release.jobs):
             self._refused = 0
+            self._longest_row = self._limits.dead_letters_in_a_row
+            if self._stops and self._seen >= RECENT:
+                self._stops, self._window = 0, RECENT
+                with _if_redis_is_there():
+                    self._memory.resume()
 
     def _judge(self, row: int, newest: DeadLetter) -> None:
         self._recent.append((self._seen, newest.reason))
-        while self._recent[0][0] <= self._seen - RECENT:
+        while self._recent[0][0] <= self._seen - self._window:
             self._recent.popleft()
         if self._longest_row is not None and row > self._longest_row:
-            self._stop(f"{row} in a row", "dead_letters_in_a_row", self._longest_row)
-        dead = len(self._recent)
-        if self._share is not None and self._seen >= RECENT and dead > self._share * RECENT:
-            self._stop(f"{dead} of the last {RECENT} records", "dead_letter_share", self._share)
+            self._stop(f"{row} in a row", "dead_letters_in_a_row", self._limits.dead_letters_in_a_row)
+        dead, share = len(self._recent), self._limits.dead_letter_share
+        if share is not None and self._seen >= self._window and dead > share * self._window:
+            self._stop(f"{dead} of the last {self._window} records", "dead_letter_share", share)
 
-    def _stop(self, found: str, key: str, limit: float) -> None:
+    def _stop(self, found: str, key: str, limit: float | None) -> NoReturn:
+        with _if_redis_is_there():
+            self._memory.stop(self._name)
         reasons = Counter(reason for _, reason in self._recent).most_common()
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        before = f", and {self._stops} runs before ended so: fewer are let through" if self._stops else ""
         raise DeadLetterLimit(
-            f"{found} (limits.{key} is {limit:g}): {listed}. The newest were neither written nor committed. "
-            "Mend what makes them fail and start again: they are read again. If the records are to blame and "
-            f"belong into the dead-letter topic, raise limits.{key}, or set it to null"
+            f"{found} (limits.{key} is {limit:g}{before}): {listed}. The newest were neither written nor "
+            "committed. Mend what makes them fail and start again: they are read again. If the records are "
+            f"to blame and belong into the dead-letter topic, raise limits.{key}, or set it to null"
         )
+
+
+@contextmanager
+def _if_redis_is_there() -> Iterator[None]:
+    try:
+        yield
+    except TransientError as error:
+        log.warning("ends at the dead-letter limit are not remembered: %s", error)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from streamer.claims import Claims
 from streamer.errors import DeadLetterLimit
 from streamer.ledger import Ledger
-from streamer.limits import DeadLetterGuard, Limits
+from streamer.limits import DeadLetterGuard
 from streamer.protocols import Sink, Source
 from streamer.records import Release, TopicPartition
 
@@ -25,20 +25,21 @@ class Outbox:
 
     def __init__(
         self,
-        *,
         source: Source,
         sink: Sink,
         claims: Claims,
         ledger: Ledger,
-        limits: Limits,
+        guard: DeadLetterGuard,
+        *,
+        wait: float,
         clock: Callable[[], float],
     ) -> None:
         self._source = source
         self._sink = sink
         self._claims = claims
         self._ledger = ledger
-        self._guard = DeadLetterGuard(limits)
-        self._last_wait = limits.revoke
+        self._guard = guard
+        self._last_wait = wait
         self._clock = clock
         self._releases: deque[Release] = deque()
         self._awaited: Release | None = None

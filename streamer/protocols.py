@@ -144,3 +144,12 @@ class DeadLetterQueue(Protocol):
 
     def add(self, jobs: Sequence[Job]) -> None:
         """They are in the dead-letter topic. May raise TransientError; the index can be rebuilt."""
+
+    def stops(self, limits: str) -> int:
+        """How many runs in a row have ended at these limits of dead letters. May raise TransientError."""
+
+    def stop(self, limits: str) -> None:
+        """One more ends at them. May raise TransientError."""
+
+    def resume(self) -> None:
+        """One goes well: forget those that ended, at whatever limits. May raise TransientError."""

@@ -5,8 +5,9 @@
     origins   key of a record that a replay published -> what it was first, and which replay of that it is
     linked    those keys by the time of the replay
     audit     name -> who replayed or purged what
+    stops     limits of dead letters -> runs in a row that have ended at them
 
-All of it can be read from the dead-letter topic again (`streamer dlq rebuild`), save who purged: a purge cuts
+The rest can be read from the dead-letter topic again (`streamer dlq rebuild`), save who purged: a purge cuts
 the topic. The index is bounded: beyond `limit` letters, or origins, the oldest leave it, and stay in the
 topic. The keys share a hash tag, and so a slot.
 """
@@ -97,6 +98,7 @@ class RedisDeadLetters:
         self._letters, self._time, self._counts, self._replayed, self._origins, self._linked, self._audit = (
             self._all
         )
+        self._stops = f"{tag}:stops"
         self._put = client.register_script(PUT)
         self._link = client.register_script(LINK)
         self._forget = client.register_script(FORGET)
@@ -135,7 +137,7 @@ class RedisDeadLetters:
             self._call(self._forget, page)
 
     def clear(self) -> None:
-        """Forget all but the audit."""
+        """Forget all letters, and what replays did to them."""
         transient(lambda: self._client.delete(*(key for key in self._all if key != self._audit)))
 
     def entries(self) -> Iterator[Entry]:
@@ -162,6 +164,15 @@ class RedisDeadLetters:
         """The newest first."""
         held: Any = transient(lambda: self._client.hvals(self._audit))
         return sorted(map(_decode_audit, held), key=lambda audit: (audit.at, audit.name), reverse=True)
+
+    def stops(self, limits: str) -> int:
+        return int(transient(lambda: self._client.hget(self._stops, limits)) or 0)
+
+    def stop(self, limits: str) -> None:
+        transient(lambda: self._client.hincrby(self._stops, limits, 1))
+
+    def resume(self) -> None:
+        transient(lambda: self._client.delete(self._stops))
 
     def _read(self, keys: Sequence[bytes]) -> Iterator[Entry]:
         pipeline = self._client.pipeline(transaction=False)

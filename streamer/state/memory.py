@@ -106,6 +106,7 @@ class MemoryDeadLetters:
         self._replayed: set[str] = set()
         self._origins: dict[str, tuple[str, int]] = {}
         self._audits: dict[str, Audit] = {}
+        self._stops: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._letters)
@@ -149,6 +150,15 @@ class MemoryDeadLetters:
 
     def audits(self) -> list[Audit]:
         return sorted(self._audits.values(), key=lambda audit: (audit.at, audit.name), reverse=True)
+
+    def stops(self, limits: str) -> int:
+        return self._stops[limits]
+
+    def stop(self, limits: str) -> None:
+        self._stops[limits] += 1
+
+    def resume(self) -> None:
+        self._stops.clear()
 
 
 def _age(entry: Entry) -> tuple[int, str]:

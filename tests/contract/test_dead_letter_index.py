@@ -177,3 +177,14 @@ def test_an_index_that_is_away_says_so() -> None:
     ):
         with pytest.raises(TransientError, match="Redis"):
             call()
+
+
+def test_runs_that_ended_at_the_limit_are_counted_by_limits_until_one_goes_well(index: Index) -> None:
+    queue: DeadLetterQueue = index
+    assert queue.stops("100/0.5") == 0
+    queue.stop("100/0.5")
+    queue.stop("100/0.5")
+    index.clear()  # a rebuild is about letters
+    assert (queue.stops("100/0.5"), queue.stops("200/0.5")) == (2, 0)
+    queue.resume()
+    assert queue.stops("100/0.5") == 0

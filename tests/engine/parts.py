@@ -121,9 +121,9 @@ class Claims(MemoryDeduplicator):
 
 
 class Index(MemoryDeadLetters):
-    def __init__(self, hook: Callable[[str], None]) -> None:
+    def __init__(self, hook: Callable[[str], None], stops: Counter[str]) -> None:
         super().__init__()
-        self.hook = hook
+        self.hook, self._stops = hook, stops
 
     def add(self, jobs: Sequence[Job]) -> None:
         self.hook("index:before")

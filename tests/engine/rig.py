@@ -5,6 +5,7 @@ What outlives a process in production outlives an engine here: the log, the clai
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -79,6 +80,7 @@ class Rig:
     ) -> None:
         self.log = MemoryLog(TOPIC, partitions)
         self.memory = MemoryDeduplicator()
+        self.stops: Counter[str] = Counter()
         self.clock = Clock()
         self.on: Callable[[str], None] = lambda point: None
         self.scorer = Scorer(self.hook)
@@ -115,7 +117,7 @@ class Rig:
         self.sink.hook, self.sink.rig = self.hook, self
         self.sink.results, self.sink.dead_letters = self.results, self.dead_letters
         self.sink.delayed = self.delayed
-        self.index = Index(self.hook)
+        self.index = Index(self.hook, self.stops)
         self.ledger = Ledger(self._max_bytes)
         self.budget = TokenBudget(
             max_texts=self._max_texts, max_tokens=self._max_tokens, max_latency=1.0, adaptive=False

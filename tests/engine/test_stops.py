@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from streamer.errors import DeadLetterLimit, DeviceError, FatalError, OutOfMemory
-from streamer.limits import Limits
+from streamer.limits import FEW, Limits
 from streamer.records import DeadLetter, Envelope, Job, Outcome, Release, Result, TopicPartition
 from streamer.worker import InlineWorker
 from tests.engine.parts import HungWorker, PromptSink, away
@@ -89,6 +89,18 @@ def test_a_dead_letter_that_cannot_be_written_holds_the_commit_to_the_end() -> N
     rig.steps(50)
     rig.engine.drain()
     assert rig.committed == {}
+
+
+def test_a_supervisor_that_starts_it_again_and_again_buries_little() -> None:
+    rig = Rig(max_texts=1, limits=Limits(dead_letters_in_a_row=64))
+    for number in range(500):
+        rig.send("refused", str(number))
+    for _ in range(20):
+        with pytest.raises(DeadLetterLimit):
+            rig.run()
+        rig.engine.close()
+        rig.restart()
+    assert 64 <= len(rig.dead_letters) <= 2 * 64 + 20 * FEW
 
 
 class Refusing(PromptSink):
