@@ -42,6 +42,8 @@ DEFAULTS: dict[str, Any] = {
     # A full queue stops fetching for a second by default: an eternity at 30,000 records a second.
     "fetch.queue.backoff.ms": 5,
     "statistics.interval.ms": 5000,
+    # As in Java: what a disk or a network has damaged is no record. librdkafka would not look.
+    "check.crcs": True,
     # A commit waits for an answer this long, a minute by default; a drain has no minute.
     "socket.timeout.ms": 10000,
 }
@@ -117,12 +119,15 @@ class KafkaSource:
                 self._note(message)
                 continue
             record = read(message)
+            if self._searches and TopicPartition(record.topic, record.partition) in self._searches:
+                continue  # behind a batch that was passed over: it will be read again
             records.append(record)
             if self._ends:
                 self._ends.pop(TopicPartition(record.topic, record.partition), None)
-        for batch in self._searches.ended():
-            records.append(batch.record())
-            self._go_on(batch.partition, batch.last + 1)
+        for passage in self._searches.ended():
+            if passage.record is not None:
+                records.append(passage.record)
+            self._go_on(passage.partition, passage.offset)
         return records
 
     def ends(self) -> Mapping[TopicPartition, int]:
@@ -188,11 +193,11 @@ class KafkaSource:
         assert error is not None
         if error.code() == KafkaError._PARTITION_EOF:
             partition = TopicPartition(message.topic() or self._topic, message.partition() or 0)
-            if partition in self._owned:
+            if partition in self._owned and partition not in self._searches:
                 self._ends[partition] = message.offset() or 0
         elif error.fatal() or error.code() in HOPELESS:
             raise FatalError(f"{error.name()}: {error.str()}")
-        elif error.code() == unreadable.CODE:
+        elif error.code() in unreadable.CODES and (message.offset() or 0) >= 0:
             self._hold(message, error)
         else:
             self._metrics.kafka_errors["consumer", error.name()] += 1
@@ -203,8 +208,9 @@ class KafkaSource:
         partition = TopicPartition(message.topic() or self._topic, message.partition() or 0)
         if partition in self._owned and partition not in self._searches:
             self._metrics.kafka_errors["consumer", error.name()] += 1
+            self._ends.pop(partition, None)
             self._consumer.pause([Position(*partition)])
-            self._searches.begin(partition, message.offset() or 0, error.str())
+            self._searches.begin(partition, message.offset() or 0, error)
 
     def _go_on(self, partition: TopicPartition, offset: int) -> None:
         position = Position(*partition, offset)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import MakeTopic
 from tests.faults import table
+from tests.faults.proxy import Proxy
 from tests.faults.world import World
 from tests.servers import KafkaServer
 
@@ -58,6 +59,14 @@ def make_world(request: pytest.FixtureRequest, make_topic: MakeTopic, tmp_path: 
     yield make
     for world in worlds:
         world.close()
+
+
+@pytest.fixture
+def kafka_proxy(breakable_kafka: KafkaServer) -> Iterator[Proxy]:
+    detour = breakable_kafka.detour
+    proxy = Proxy(detour.port, detour.advertised)
+    yield proxy
+    proxy.close()
 
 
 def pytest_configure(config: pytest.Config) -> None:

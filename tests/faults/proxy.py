@@ -24,6 +24,9 @@ class Faults:
     swallow_replies: bool = False
     lose_reply_to: re.Pattern[bytes] | None = None  # such a request is done, and its reply is lost
     lost: int = 0
+    damage: bytes = b""  # these bytes of a reply change
+    times: int = 1 << 30  # so often
+    damaged: int = 0
 
 
 class Proxy:
@@ -129,7 +132,14 @@ class _Pair:
                 self._faults.lost += 1
                 return
             if not self._faults.swallow_replies:
-                self._near.sendall(data)
+                self._near.sendall(self._damaged(data))
+
+    def _damaged(self, data: bytes) -> bytes:
+        faults = self._faults
+        if not faults.damage or faults.damage not in data or faults.damaged >= faults.times:
+            return data
+        faults.damaged += 1
+        return data.replace(faults.damage, bytes(len(faults.damage)))
 
 
 def kafka_request(key: int) -> re.Pattern[bytes]:

@@ -35,14 +35,6 @@ def lasting(seconds: float, look: Callable[[], bool] = lambda: True) -> None:
 
 
 @pytest.fixture
-def kafka_proxy(breakable_kafka: KafkaServer) -> Iterator[Proxy]:
-    detour = breakable_kafka.detour
-    proxy = Proxy(detour.port, detour.advertised)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
 def redis_proxy(breakable_redis: RedisServer) -> Iterator[Proxy]:
     proxy = Proxy(int(re.findall(r":(\d+)/", breakable_redis.url)[0]))
     yield proxy
