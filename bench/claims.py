@@ -52,8 +52,9 @@ def measure(url: str, rate: int, window: int, seconds: float) -> None:
             if (early := due - time.perf_counter()) > 0:
                 time.sleep(early)
             cpu, wall = time.thread_time(), time.perf_counter()
-            verdicts = claims.claim(jobs_of_it)
-            claims.mark({AT: (number + 1) * window})
+            claimed, marked = claims.claim(jobs_of_it), claims.mark({AT: (number + 1) * window})
+            while (verdicts := claimed.get(1.0)) is None or marked.get(1.0) is None:
+                pass
             inside += time.thread_time() - cpu
             waited += time.perf_counter() - wall
             assert verdicts == [None] * window

@@ -137,15 +137,15 @@ class Engine:
                 self._ledger.advance(partition, end)
 
     def dispatch(self) -> None:
-        """Close a ready window: claim its ids, tokenize, plan batches. Offer them to the worker."""
+        """Tokenize what is claimed, plan batches. Claim the next window, offer batches to the worker."""
         self._plan.wake(self._clock())
-        if not self._plan.holds(PLANNED_AHEAD):
-            now = self._clock()
-            held = self._claims or self._outbox.awaits
-            if not held and self._window.ready(now, starving=self._starving):
-                self._observer.window_closes(now)
-                self._claims.add(self._window.close(now))
-            self._plan.add(*self._suspects.part(self._judge.decoded(self._claims.take())))
+        if self._claims and not self._plan.holds(PLANNED_AHEAD):
+            claimed = self._claims.take(GLANCE if self._starving else 0.0)
+            self._plan.add(*self._suspects.part(self._judge.decoded(claimed)))
+        now = self._clock()
+        if self._may_close(now):
+            self._observer.window_closes(now)
+            self._claims.ask(self._window.close(now))
         while self._worker.room > 0 and self._recovery.allows(self._clock(), self._worker.in_flight):
             batch = self._plan.next()
             if batch is None:
@@ -185,11 +185,11 @@ class Engine:
             return  # let go of already: this engine is closing
         if self._finish(self._limits.revoke):
             self._claims.leave(self._ledger.read(partitions))
-        self._forget(partitions)
+        self._ledger.revoke(partitions)
         self._observer.rebalanced("revoked", partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        self._forget(partitions)
+        self._ledger.revoke(partitions)
         self._observer.rebalanced("lost", partitions)
 
     # -- the end ---------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class Engine:
             return
         self._closed = True
         self._worker.close()
-        self._forget(list(self._ledger.lanes))
+        self._ledger.revoke(list(self._ledger.lanes))
         self._outbox.clear()
         self._source.close()
         self._sink.close()
@@ -237,9 +237,16 @@ class Engine:
     def _starving(self) -> bool:
         return not self._worker.in_flight and not self._plan
 
+    def _may_close(self, now: float) -> bool:
+        """A full window is claimed while there still is work; another when that runs out."""
+        if self._claims or self._outbox.awaits:
+            return False
+        ahead = self._plan.holds(PLANNED_AHEAD)
+        return self._window.full if ahead else self._window.ready(now, starving=self._starving)
+
     def _time_to_poll(self) -> float:
         """Wait for records only while nothing else can happen before they come."""
-        if self._worker.in_flight:
+        if self._worker.in_flight or (self._claims.under_way and not self._plan):
             return 0.0
         if self._outbox:
             return GLANCE
@@ -290,6 +297,3 @@ class Engine:
             self.commit()
             self._outbox.poll(0 if self._worker.in_flight else GLANCE)
         return True
-
-    def _forget(self, partitions: Sequence[TopicPartition]) -> None:
-        self._ledger.revoke(partitions)

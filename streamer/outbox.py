@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
+from itertools import takewhile
 
 from streamer.claims import Claims
 from streamer.errors import DeadLetterLimit
@@ -71,29 +72,28 @@ class Outbox:
             try:
                 self._guard.refuse(self._sink.refused)
             except DeadLetterLimit:
-                self.commit()
+                while self.commit(GLANCE) or self._claims.marking:
+                    pass  # the next run need not write it again
                 raise
             self._sink.refused.clear()
         self._sink.poll(timeout)
 
-    def commit(self) -> list[Release]:
-        """Mark what the sink has acknowledged, and commit it, in the order of publication; returns it."""
-        written: list[Release] = []
-        for release in self._releases:
-            if release.unacknowledged:
-                break
-            written.append(release)
-        if not written or not self._claims.mark(written):
-            return []
-        self._guard.arrived(written)
-        for release in written:
+    def commit(self, timeout: float = 0.0) -> list[Release]:
+        """Mark what the sink has acknowledged, and commit what is marked, in the order of publication.
+
+        Waits up to `timeout` seconds for the mark. Returns what is committed.
+        """
+        written = list(takewhile(_acknowledged, self._releases))
+        marked = written[: self._claims.mark(written, timeout)]
+        self._guard.arrived(marked)
+        for release in marked:
             if not release.committed:
                 self._source.commit(release.offsets)
             self._ledger.give_back(release)
             self._releases.popleft()
             if release is self._awaited:
                 self._awaited = None
-        return written
+        return marked
 
     def returned(self, partitions: Collection[TopicPartition]) -> None:
         """These partitions are assigned: wait for what is under way of an earlier assignment."""
@@ -104,3 +104,7 @@ class Outbox:
     def clear(self) -> None:
         """Forget what is under way: it is neither marked nor committed."""
         self._releases.clear()
+
+
+def _acknowledged(release: Release) -> bool:
+    return not release.unacknowledged

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from streamer.errors import RecordError
 from streamer.records import Classification, Encoding, Job, Record, Release, TopicPartition
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Assignment(Protocol):
@@ -105,20 +107,33 @@ class Backend(Protocol):
         """A value or an error for each job, in their order. What it raises is about the whole batch."""
 
 
+class Answer(Protocol[T_co]):
+    """An answer that is on its way. One that is not wanted any more may be forgotten."""
+
+    def get(self, timeout: float) -> T_co | None:
+        """The answer, once; None while it is not there, after `timeout` seconds at most.
+
+        Raises TransientError where there will be none: whether it was done, nobody knows.
+        """
+
+
 class Deduplicator(Protocol):
     """Remembers which record was the first to bring an id. Every method may raise TransientError."""
 
-    def claim(self, jobs: Sequence[Job]) -> list[str | None]:
+    def claim(self, jobs: Sequence[Job]) -> Answer[list[str | None]]:
         """For each job None (go on) or why it is skipped.
 
         "same_window": one of these jobs has its id. "duplicate": another record has. "redelivered": it has
         its own claim, and is written.
 
-        Sets `suspect` on a job that goes on and that another run has claimed before.
+        The answer sets `suspect` on a job that goes on and that another run has claimed before.
         """
 
-    def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """All below these offsets is written: a record there that holds its claim may be skipped."""
+    def mark(self, offsets: Mapping[TopicPartition, int]) -> Answer[bool]:
+        """All below these offsets is written: a record there that holds its claim may be skipped.
+
+        The answer is True: it is noted.
+        """
 
     def give_back(self, jobs: Iterable[Job]) -> None:
         """They are dead, or delayed: another record, such as their replay, may claim their ids."""

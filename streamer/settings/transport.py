@@ -115,8 +115,8 @@ class Deduplication(Section, frozen=True):
         Meta(
             ge=1,
             le=366 * 86_400,
-            description="how long an id is remembered, in whole seconds or as 30s, 15m, 12h, 7d; keep it "
-            "above the input topic's retention and the oldest replay",
+            description="how long an id is remembered at least, in whole seconds or as 30s, 15m, 12h, 7d; "
+            "keep it above the input topic's retention and the oldest replay",
             extra={"duration": True},
         ),
     ] = 604_800

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
+from typing import Generic, TypeVar
 
 from msgspec.structs import replace
 
+from streamer.protocols import Answer
 from streamer.records import Job, Record, TopicPartition
 from streamer.state.entries import Audit, Entry, entries_of
+
+T = TypeVar("T")
+
+
+class Known(Generic[T]):
+    """An answer that nobody has to wait for."""
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def get(self, timeout: float) -> T:
+        return self._value
 
 
 class MemoryDeduplicator:
@@ -27,18 +41,19 @@ class MemoryDeduplicator:
         """The ids that no other record may claim."""
         return self.claims.keys() - self.given_back
 
-    def claim(self, jobs: Sequence[Job]) -> list[str | None]:
+    def claim(self, jobs: Sequence[Job]) -> Answer[list[str | None]]:
         for job in jobs:
             partition, offset = _coordinate(job.record)
             job.suspect = self.claims.get(_key(job)) == (partition, offset)
             if job.suspect and partition in self.left:
                 job.lane.survived = max(job.lane.survived, self.left.pop(partition))
         here = {_coordinate(job.record) for job in jobs}
-        return [self._claim(_key(job), *_coordinate(job.record), here) for job in jobs]
+        return Known([self._claim(_key(job), *_coordinate(job.record), here) for job in jobs])
 
-    def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def mark(self, offsets: Mapping[TopicPartition, int]) -> Answer[bool]:
         for partition, offset in offsets.items():
             self.written[partition] = max(offset, self.written.get(partition, -1))
+        return Known(True)
 
     def give_back(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
@@ -74,11 +89,12 @@ class MemoryDeduplicator:
 class NoDeduplication:
     """Every record goes on: `deduplication.enabled: false`."""
 
-    def claim(self, jobs: Sequence[Job]) -> list[str | None]:
-        return [None] * len(jobs)
+    def claim(self, jobs: Sequence[Job]) -> Answer[list[str | None]]:
+        return Known([None] * len(jobs))
 
-    def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def mark(self, offsets: Mapping[TopicPartition, int]) -> Answer[bool]:
         """Nothing was claimed."""
+        return Known(True)
 
     def give_back(self, jobs: Iterable[Job]) -> None:
         """Nothing was claimed."""

@@ -1,4 +1,4 @@
-"""Claims in Redis: one round trip a window.
+"""Claims in Redis: one round trip a window, which nobody waits for.
 
 The claim of an id is the coordinate of the record that came first with it. A plain `SET NX` loses records:
 after a lost reply, or a crash, the retry looks like a duplicate of itself. Here whoever asks with the same
@@ -21,67 +21,36 @@ written too. That makes the mark as cheap as the commit that it precedes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Literal
 from zlib import crc32
 
+import msgspec
 import redis
-from redis.commands.core import Script
 
 from streamer.errors import StartupError, TransientError
 from streamer.metrics import Metrics
+from streamer.protocols import Answer
 from streamer.records import Job, Record, TopicPartition
 from streamer.state.connection import FAILURES, Client, members, refusal, transient
-from streamer.state.slots import SLOTS, Call, call, hash_tag, spread
+from streamer.state.scripts import CLAIM, MARK, SIGN
+from streamer.state.slots import SLOTS, hash_tag, spread
+from streamer.state.wires import Later, Wires
 
 log = logging.getLogger(__name__)
 
-CHUNK = 4000  # ids a call: Lua unpacks no more than about 8,000 values
+CHUNK = 3000  # ids a call: Lua unpacks no more than about 8,000 values, and each brings its coordinate
+LONGEST_ID = 40  # characters of an id kept as they are; of a longer one it is the hash, 41 with its name
 LOOK = 5.0  # seconds between two looks at a Redis that nobody asks for anything
-LONGEST_KEY = 40  # bytes of an id kept as they are; beyond, 16 bytes of hash
+FREE = "!"  # on a claim that was given back. No coordinate ends so.
 
-# On a claim that was given back. No coordinate ends so.
-FREE = b"!"
-# KEYS: claims. ARGV: seconds to live, then for each claim its coordinate. Returns what each key held before:
-# nothing, or a coordinate; a key that comes twice in one call held what the first brought.
-CLAIM = """
-local held, mine = redis.call('MGET', unpack(KEYS)), {}
-for i, key in ipairs(KEYS) do
-  local coordinate = ARGV[i + 1]
-  if mine[key] then
-    held[i] = mine[key]
-  elseif not held[i] or (held[i]:sub(-1) == '!' and held[i] ~= coordinate .. '!') then
-    held[i], mine[key] = false, coordinate
-    redis.call('SET', key, coordinate, 'EX', ARGV[1])
-  end
-end
-return held
-"""
-# KEYS: the hash of written offsets. ARGV: seconds to live, then pairs of field and offset. A field never goes
-# back: a worker that was cut off and finishes late may not undo what its successor has written.
-MARK = """
-for i = 2, #ARGV, 2 do
-  if tonumber(ARGV[i + 1]) > tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or -1) then
-    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-  end
-end
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-"""
-# KEYS: claims. ARGV: what it adds to them, then for each its coordinate.
-GIVE_BACK = """
-for i, key in ipairs(KEYS) do
-  if redis.call('GET', key) == ARGV[i + 1] then redis.call('APPEND', key, ARGV[1]) end
-end
-"""
-# KEYS: one claim. ARGV: it as it was given back, and as it is when it is held.
-TAKE_BACK = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL') end
-"""
+_pack = msgspec.msgpack.encode
 
 
 class RedisDeduplicator:
-    """Claims, kept for `ttl` seconds under `prefix`.
+    """Claims, kept for `ttl` seconds or up to twice as long, under `prefix`.
 
     `generations` maps a topic to what tells it from one of the same name that was deleted: without it, old
     claims would swallow the records of a topic that was created anew.
@@ -99,18 +68,20 @@ class RedisDeduplicator:
     ) -> None:
         self._metrics = metrics or Metrics()
         self._client = client
-        self._in_slots = isinstance(client, redis.RedisCluster)
-        self._tags = spread(prefix)
+        self._wires = Wires(client)
         tag = hash_tag(prefix)
+        tags = spread(prefix) if isinstance(client, redis.RedisCluster) else [tag]
+        self._claims = [[f"{tag}:claims", f"{tag}:claims:before"] for tag in tags]
+        self._tried = [f"{tag}:tried", f"{tag}:tried:before"]
         self._written, self._starts, self._left = (f"{tag}:{name}" for name in ("written", "starts", "left"))
         self._ttl = ttl
+        self._kept = 2 * ttl  # as long as a claim may live, and so what is said of it
         self._generations = generations
         self._on_outage = on_outage
         self._look_at = 0.0
         self._claim = client.register_script(CLAIM)
+        self._sign = client.register_script(SIGN)
         self._mark = client.register_script(MARK)
-        self._give_back = client.register_script(GIVE_BACK)
-        self._take_back = client.register_script(TAKE_BACK)
 
     def check(self) -> None:
         """Raises StartupError when Redis is away, refuses what it will be asked, or would drop claims."""
@@ -119,11 +90,11 @@ class RedisDeduplicator:
                 self._check_eviction(member.name, member.client.info("memory"))
             self._metrics.redis_up = True
             # What a window asks for, so that a user without the rights is told now, not by a line that waits.
-            key, coordinate = self._key("streamer check"), b"streamer check"
-            self._claim(keys=[key], args=[1, coordinate])
-            self._give_back(keys=[key], args=[FREE, coordinate])
-            self._take_back(keys=[key], args=[coordinate + FREE, coordinate])
-            self._mark(keys=[self._written], args=[self._ttl])
+            one = _pack([["id"], ["coordinate"]])
+            for _ in range(2):  # the second finds that the first is as old as it may become
+                self._claim(keys=self._tried, args=[0, 1, one, 0])
+            self._sign(keys=self._tried, args=[one, "", FREE])
+            self._mark(keys=[self._written], args=[self._kept])
             self._client.hgetall(self._left)
         except FAILURES as error:
             raise refusal(error) from error
@@ -136,70 +107,38 @@ class RedisDeduplicator:
                 "duplicates through: set it to noeviction, or deduplication.enabled: false"
             )
 
-    def claim(self, jobs: Sequence[Job]) -> list[str | None]:
-        verdicts: list[str | None] = [None] * len(jobs)
-        again: list[int] = []
-        given_back: set[int] = set()
-        here: set[bytes] = set()  # the coordinates of these jobs, once a duplicate asks for them
-        away = False
-        for numbers, holders in self._call(self._claim, jobs, self._ttl):
-            if isinstance(holders, TransientError):
-                self._go_without(holders, jobs, numbers)
-                away = True
-                continue
-            for number, holder in zip(numbers, holders, strict=True):
-                if holder is None:
-                    continue
-                coordinate = self._coordinate(jobs[number].record)
-                if holder == coordinate + FREE:
-                    given_back.add(number)
-                elif holder != coordinate:
-                    here = here or {self._coordinate(job.record) for job in jobs}
-                    verdicts[number] = "same_window" if holder in here else "duplicate"
-                    continue
-                again.append(number)
-        if again:
-            try:
-                self._look_up(jobs, again, verdicts)
-                for number in given_back:
-                    if verdicts[number] is None:
-                        self._hold_again(jobs[number])
-            except TransientError as error:
-                self._go_without(error, jobs, again)
-                away = True
-        if not away:
-            self._metrics.redis_up = True
-        return verdicts
+    def claim(self, jobs: Sequence[Job]) -> Answer[list[str | None]]:
+        groups, calls = self._calls(jobs)
+        twice = int(len({job.id for job in jobs}) < len(jobs))
+        answers = self._wires.call(
+            self._claim, [(keys, [self._ttl, self._kept, packed, twice]) for keys, packed in calls]
+        )
+        return Later(answers, partial(self._judge, jobs, groups))
 
-    def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
-        args: list[str | int] = [self._ttl]
+    def mark(self, offsets: Mapping[TopicPartition, int]) -> Answer[bool]:
+        args: list[bytes | int | str] = [self._kept]
         for (topic, partition), offset in offsets.items():
-            args += [f"{self._generation(topic)}:{partition}", offset]
-        try:
-            transient(lambda: self._mark(keys=[self._written], args=args))
-            self._metrics.redis_up = True
-        except TransientError as error:
-            self._wait_or_log("mark", error)
+            args += [self._place(topic, partition), offset]
+        return Later(self._wires.call(self._mark, [([self._written], args)]), self._marked)
 
     def give_back(self, jobs: Iterable[Job]) -> None:
         # What could not be decoded is claimed by its coordinate, which nobody else asks for.
-        claimed = [job for job in jobs if job.id]
-        for _, answer in self._call(self._give_back, claimed, FREE):
+        for answer in self._change([job for job in jobs if job.id], "", FREE):
             if isinstance(answer, TransientError):
                 self._wait_or_log("give_back", answer)
 
     def leave(self, offsets: Mapping[TopicPartition, int]) -> None:
         if offsets:
-            left: Any = {f"{self._generation(topic)}:{number}": at for (topic, number), at in offsets.items()}
+            left: Any = {self._place(*partition): at for partition, at in offsets.items()}
             pipeline = self._client.pipeline(transaction=False)
             pipeline.hset(self._left, mapping=left)
-            pipeline.expire(self._left, self._ttl)
+            pipeline.expire(self._left, self._kept)
             transient(pipeline.execute)
 
     def begin(self, job: Job) -> int:
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hincrby(self._starts, self._coordinate(job.record), 1)
-        pipeline.expire(self._starts, self._ttl)
+        pipeline.expire(self._starts, self._kept)
         return int(transient(pipeline.execute)[0])
 
     def end(self, job: Job) -> None:
@@ -219,29 +158,78 @@ class RedisDeduplicator:
                 log.warning("nothing is asked of it now, but: %s", error)
             self._metrics.redis_up = False
 
-    def _call(
-        self, script: Script, jobs: Sequence[Job], first: int | bytes
-    ) -> Iterator[tuple[Sequence[int], list[Any] | TransientError]]:
-        """Call the script with the jobs' keys and coordinates: numbers of jobs, and the answer to them.
+    def _calls(self, jobs: Sequence[Job]) -> tuple[list[Sequence[int]], list[tuple[list[str], bytes]]]:
+        """Numbers of jobs, and for each group of them its keys and what it asks for, packed.
 
-        In a cluster there is a call for each slot, and one shard may be away while the others answer.
+        In a cluster there is a group for each slot, and one shard may be away while the others answer.
         """
-        keys = [self._key(job.id or self._coordinate(job.record).decode()) for job in jobs]
-        groups: Iterable[Sequence[int]] = [range(len(keys))]
-        if self._in_slots:
-            by_tag: dict[bytes, list[int]] = {}
-            for number, key in enumerate(keys):
-                by_tag.setdefault(key.partition(b"}")[0], []).append(number)
-            groups = by_tag.values()
-        chunks = [group[at : at + CHUNK] for group in groups for at in range(0, len(group), CHUNK)]
-        calls: list[Call] = [
-            (
-                [keys[number] for number in chunk],
-                [first, *(self._coordinate(jobs[number].record) for number in chunk)],
-            )
-            for chunk in chunks
-        ]
-        yield from zip(chunks, call(self._client, script, calls), strict=True)
+        ids = [job.id if 0 < len(job.id) <= LONGEST_ID else self._id(job) for job in jobs]
+        places = {lane: self._place(*lane.partition) for lane in {job.lane for job in jobs}}
+        coordinates = [f"{places[job.lane]}:{job.record.offset}" for job in jobs]
+        if len(self._claims) == 1 and 0 < len(jobs) <= CHUNK:
+            return [range(len(jobs))], [(self._claims[0], _pack([ids, coordinates]))]
+        groups: list[Sequence[int]] = []
+        calls = []
+        for slot, numbers in self._by_slot(ids):
+            for at in range(0, len(numbers), CHUNK):
+                group = numbers[at : at + CHUNK]
+                asked = [[ids[number] for number in group], [coordinates[number] for number in group]]
+                groups.append(group)
+                calls.append((self._claims[slot], _pack(asked)))
+        return groups, calls
+
+    def _by_slot(self, ids: Sequence[str]) -> Iterable[tuple[int, Sequence[int]]]:
+        if len(self._claims) == 1:
+            return [(0, range(len(ids)))]
+        numbers: dict[int, list[int]] = {}
+        for number, id in enumerate(ids):
+            numbers.setdefault(crc32(id.encode()) % SLOTS, []).append(number)
+        return numbers.items()
+
+    def _judge(
+        self, jobs: Sequence[Job], groups: Sequence[Sequence[int]], answers: Sequence[Any]
+    ) -> list[str | None]:
+        verdicts: list[str | None] = [None] * len(jobs)
+        again: list[int] = []
+        given_back: list[int] = []
+        here: set[str] = set()  # the coordinates of these jobs, once a duplicate asks for them
+        away = False
+        for numbers, holders in zip(groups, answers, strict=True):
+            if isinstance(holders, TransientError):
+                self._go_without(holders, jobs, numbers)
+                away = True
+                continue
+            for at, raw in zip(holders[::2], holders[1::2], strict=True):
+                number, holder = numbers[at - 1], raw.decode()
+                coordinate = self._coordinate(jobs[number].record)
+                if holder == coordinate + FREE:
+                    given_back.append(number)
+                elif holder != coordinate:
+                    here = here or {self._coordinate(job.record) for job in jobs}
+                    verdicts[number] = "same_window" if holder in here else "duplicate"
+                    continue
+                again.append(number)
+        if again:
+            try:
+                self._look_up(jobs, again, verdicts)
+                # Given back, and then their worker died before that was marked: they hold them again.
+                held_again = [jobs[number] for number in given_back if verdicts[number] is None]
+                for answer in self._change(held_again, FREE, ""):
+                    if isinstance(answer, TransientError):
+                        raise answer
+            except TransientError as error:
+                self._go_without(error, jobs, again)
+                away = True
+        if not away:
+            self._metrics.redis_up = True
+        return verdicts
+
+    def _marked(self, answers: Sequence[Any]) -> bool:
+        if isinstance(answers[0], TransientError):
+            self._wait_or_log("mark", answers[0])
+        else:
+            self._metrics.redis_up = True
+        return True
 
     def _look_up(self, jobs: Sequence[Job], again: Sequence[int], verdicts: list[str | None]) -> None:
         """Those that held their claims before: written, left by one that lives, or suspect?"""
@@ -258,10 +246,10 @@ class RedisDeduplicator:
             # From now on they are in our hands, and it is us that they may kill.
             transient(lambda: self._client.hdel(self._left, *taken))
 
-    def _hold_again(self, job: Job) -> None:
-        """It was given back, and then its worker died before that was marked: it goes on, with its claim."""
-        key, coordinate = self._key(job.id), self._coordinate(job.record)
-        transient(lambda: self._take_back(keys=[key], args=[coordinate + FREE, coordinate]))
+    def _change(self, jobs: Sequence[Job], old: str, new: str) -> list[Any]:
+        """Another sign on the claims of these jobs, if they hold them; an answer or a TransientError each."""
+        _, calls = self._calls(jobs)
+        return self._wires.call(self._sign, [(keys, [packed, old, new]) for keys, packed in calls]).wait()
 
     def _offsets(self) -> list[dict[bytes, bytes]]:
         """What is written, and what was left in good order, by partition."""
@@ -270,21 +258,21 @@ class RedisDeduplicator:
         pipeline.hgetall(self._left)
         return transient(pipeline.execute)
 
+    def _place(self, topic: str, partition: int) -> str:
+        return f"{self._generations.get(topic, topic)}:{partition}"
+
+    def _id(self, job: Job) -> str:
+        """An id that is too long, or a coordinate in the place of one, by a name that no other id has."""
+        id = job.id or self._coordinate(job.record)
+        if len(id) <= LONGEST_ID:
+            return id
+        return "blake2b: " + blake2b(id.encode(), digest_size=16).hexdigest()
+
     def _field(self, record: Record) -> bytes:
-        return b"%b:%d" % (self._generation(record.topic).encode(), record.partition)
+        return self._place(record.topic, record.partition).encode()
 
-    def _key(self, id: str) -> bytes:
-        raw = id.encode()
-        slot = crc32(raw) % SLOTS
-        if len(raw) > LONGEST_KEY or raw.startswith(b"#"):
-            raw = b"#" + blake2b(raw, digest_size=16).digest()
-        return self._tags[slot] + raw
-
-    def _coordinate(self, record: Record) -> bytes:
-        return f"{self._generation(record.topic)}:{record.partition}:{record.offset}".encode()
-
-    def _generation(self, topic: str) -> str:
-        return self._generations.get(topic, topic)
+    def _coordinate(self, record: Record) -> str:
+        return f"{self._place(record.topic, record.partition)}:{record.offset}"
 
     def _go_without(self, error: TransientError, jobs: Sequence[Job], numbers: Iterable[int]) -> None:
         self._wait_or_log("claim", error)

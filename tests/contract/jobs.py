@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from streamer.errors import RecordError
 from streamer.ledger import Lane
+from streamer.protocols import Answer, Deduplicator
 from streamer.records import Coordinate, DeadLetter, Job, Record, Release, Result, Skip, TopicPartition
+
+T = TypeVar("T")
+
+
+def claim(claims: Deduplicator, jobs: Sequence[Job]) -> list[str | None]:
+    """Claim these, and wait for the answer."""
+    return _wait(claims.claim(jobs))
+
+
+def mark(claims: Deduplicator, offsets: Mapping[TopicPartition, int]) -> None:
+    _wait(claims.mark(offsets))
 
 
 def job(
@@ -52,3 +65,9 @@ def skipped(job: Job) -> Job:
 def release(jobs: Iterable[Job]) -> Release:
     listed = list(jobs)
     return Release(listed, {job.lane: job.record.offset + 1 for job in listed}, 0)
+
+
+def _wait(answer: Answer[T]) -> T:
+    while (value := answer.get(0.1)) is None:
+        pass
+    return value

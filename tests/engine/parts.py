@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from streamer.errors import OutOfMemory, RecordError, TransientError
+from streamer.protocols import Answer
 from streamer.records import (
     Batch,
     Classification,
@@ -92,8 +93,9 @@ class Claims(MemoryDeduplicator):
         self.claims, self.given_back, self.written = shared.claims, shared.given_back, shared.written
         self.left, self.starts = shared.left, shared.starts
         self.hook = hook
+        self.wait: Callable[[float], None] = lambda seconds: None
 
-    def claim(self, jobs: Sequence[Job]) -> list[str | None]:
+    def claim(self, jobs: Sequence[Job]) -> Answer[list[str | None]]:
         self.hook("claim:before")
         try:
             self.hook("claim:inside")
@@ -104,12 +106,13 @@ class Claims(MemoryDeduplicator):
         self.hook("claim:after")
         return verdicts
 
-    def mark(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def mark(self, offsets: Mapping[TopicPartition, int]) -> Answer[bool]:
         self.hook("mark:before")
         super().mark(dict(list(offsets.items())[: len(offsets) // 2]))
         self.hook("mark:inside")
-        super().mark(offsets)
+        marked = super().mark(offsets)
         self.hook("mark:after")
+        return marked
 
     def begin(self, job: Job) -> int:
         self.hook("begin:before")

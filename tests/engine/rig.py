@@ -76,6 +76,7 @@ class Rig:
         max_tokens: int = 1 << 20,
         max_bytes: int = 1 << 24,
         sink: type[PromptSink] = PromptSink,
+        claims: type[Claims] = Claims,
         limits: Limits = Limits(drain=1.0, revoke=0.5, hang=5.0),  # noqa: B008 - frozen
     ) -> None:
         self.log = MemoryLog(TOPIC, partitions)
@@ -101,6 +102,7 @@ class Rig:
         }
         self._max_texts, self._max_tokens = max_texts, max_tokens
         self._max_bytes, self._sink_class, self._limits = max_bytes, sink, limits
+        self._claims_class = claims
         self.restart()
 
     def hook(self, point: str) -> None:
@@ -117,6 +119,8 @@ class Rig:
         self.sink.hook, self.sink.rig = self.hook, self
         self.sink.results, self.sink.dead_letters = self.results, self.dead_letters
         self.sink.delayed = self.delayed
+        self.claims = self._claims_class(self.memory, self.hook)
+        self.claims.wait = self.clock.wait
         self.index = Index(self.hook, self.stops)
         self.ledger = Ledger(self._max_bytes)
         self.budget = TokenBudget(
@@ -128,7 +132,7 @@ class Rig:
             backend=self.scorer,
             worker=self.worker(self.scorer),
             decoder=DECODER,
-            deduplicator=Claims(self.memory, self.hook),
+            deduplicator=self.claims,
             dead_letters=self.index,
             window=Window(**self._window),  # type: ignore[arg-type]
             budget=self.budget,

@@ -11,7 +11,8 @@ from streamer.errors import TransientError
 from streamer.limits import Limits
 from streamer.records import TopicPartition
 from tests.engine.accounts import check_accounts
-from tests.engine.parts import Crash, LateSink, PromptSink
+from tests.engine.late import LateClaims
+from tests.engine.parts import Claims, Crash, LateSink, PromptSink
 from tests.engine.rig import Rig, WatchedSource
 
 RECORDS = 1200
@@ -49,13 +50,15 @@ class Member(Rig):
 
     def restart(self) -> None:
         super().restart()
+        if isinstance(self.claims, LateClaims):
+            self.claims.random = self.group.random
         self.source._events.clear()  # the group assigns
 
 
 class Group:
     """Moves partitions between members as a coordinator does: with notice (revoked) or without (lost)."""
 
-    def __init__(self, random: Random, sink: type[PromptSink]) -> None:
+    def __init__(self, random: Random, sink: type[PromptSink], claims: type[Claims]) -> None:
         self.random = random
         self.owner: dict[TopicPartition, WatchedSource] = {}
         self.members: list[Member] = []
@@ -64,7 +67,8 @@ class Group:
         for _ in range(3):
             # So often, a bystander is alone on the device three times when its worker goes.
             limits = Limits(drain=1.0, revoke=0.5, hang=5.0, max_attempts=1000)
-            member = Member(self, sink=sink, max_records=32, max_texts=8, max_bytes=200_000, limits=limits)
+            sizes = {"max_records": 32, "max_texts": 8, "max_bytes": 200_000}
+            member = Member(self, sink=sink, claims=claims, limits=limits, **sizes)
             if issubclass(sink, LateSink):
                 member.sink.rate = 5  # type: ignore[attr-defined]
             self.members.append(member)
@@ -158,11 +162,14 @@ def fill(rig: Rig, random: Random) -> None:
             rig.send(text, f"id{ids}", partition)
 
 
+@pytest.mark.parametrize("claims", [Claims, LateClaims])
 @pytest.mark.parametrize("sink", [PromptSink, LateSink])
 @pytest.mark.parametrize("seed", range(12))
-def test_whatever_happens_every_record_is_accounted_for(seed: int, sink: type[PromptSink]) -> None:
+def test_whatever_happens_every_record_is_accounted_for(
+    seed: int, sink: type[PromptSink], claims: type[Claims]
+) -> None:
     random = Random(seed)
-    group = Group(random, sink)
+    group = Group(random, sink, claims)
     fill(group.members[0], random)
 
     fate = misfortune(random)

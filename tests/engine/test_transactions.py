@@ -11,7 +11,8 @@ from streamer.limits import Limits
 from streamer.records import Envelope, Job, Release, TopicPartition
 from streamer.sinks.memory import MemorySink
 from tests.engine.accounts import check_accounts
-from tests.engine.parts import Crash, PromptSink
+from tests.engine.late import LateClaims
+from tests.engine.parts import Claims, Crash, PromptSink
 from tests.engine.rig import Rig
 from tests.engine.test_crashes import crash_at, mixed
 from tests.engine.test_random import Group, fill, misfortune
@@ -136,10 +137,11 @@ def test_what_is_revoked_is_committed_before_it_goes_and_what_is_lost_is_not() -
     check_accounts(rig)
 
 
+@pytest.mark.parametrize("claims", [Claims, LateClaims])
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_happens_nothing_is_written_twice(seed: int) -> None:
+def test_whatever_happens_nothing_is_written_twice(seed: int, claims: type[Claims]) -> None:
     random = Random(seed)
-    group = Group(random, AtomicSink)
+    group = Group(random, AtomicSink, claims)
     fill(group.members[0], random)
 
     group.live_through(misfortune(random))

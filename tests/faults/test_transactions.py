@@ -80,7 +80,7 @@ def test_what_died_and_was_committed_and_not_marked_can_be_replayed(make_world: 
     assert world.auditor.committed() == {0: 21}
     id = world.places[dead]
     with redis.Redis.from_url(world.redis_url) as client:
-        assert client.keys(f"*{id}"), "the claim of a dead record"
+        assert client.hexists(f"{{streamer:{world.group}}}:claims", id), "the claim of a dead record"
     worker = world.start(static="slot-0", plan=Plan(cured=True))
     config = str(world.folder / "worker-1.yaml")
     command = [sys.executable, "-m", "streamer", "dlq", "replay", "--config", config]

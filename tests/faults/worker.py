@@ -31,6 +31,7 @@ from streamer.records import Classification, Job, Release
 from streamer.sinks.kafka import KafkaSink
 from streamer.sinks.transaction import Transaction
 from streamer.sinks.writer import Writer
+from streamer.state.connection import OPERATION_TIMEOUT
 from streamer.state.redis import RedisDeduplicator
 
 # What a text may hold, and what the device does then. BUSY2 has no time for it until it was delayed twice.
@@ -164,7 +165,7 @@ def busy(job: Job) -> bool:
 
 
 def _half_the_jobs(claim: Callable[..., Any], state: RedisDeduplicator, jobs: Sequence[Job]) -> None:
-    claim(state, jobs[: len(jobs) // 2])
+    claim(state, jobs[: len(jobs) // 2]).get(OPERATION_TIMEOUT)
 
 
 def _half_the_dead(give_back: Callable[..., Any], state: RedisDeduplicator, jobs: Sequence[Job]) -> None:
@@ -172,7 +173,7 @@ def _half_the_dead(give_back: Callable[..., Any], state: RedisDeduplicator, jobs
 
 
 def _half_the_offsets(mark: Callable[..., Any], state: RedisDeduplicator, offsets: dict[Any, int]) -> None:
-    mark(state, dict(list(offsets.items())[: len(offsets) // 2]))
+    mark(state, dict(list(offsets.items())[: len(offsets) // 2])).get(OPERATION_TIMEOUT)
 
 
 def _half_the_release(publish: Callable[..., Any], sink: KafkaSink, release: Release) -> None:

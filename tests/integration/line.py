@@ -14,9 +14,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, Message, Producer
 from confluent_kafka import TopicPartition as Position
-from redis import Redis
 
-from streamer.state.redis import RedisDeduplicator
 from tests.conftest import MakeTopic
 from tests.servers import KafkaServer
 
@@ -114,10 +112,10 @@ class Line:
             worker.process.kill()
             worker.process.wait()
 
-    def claim(self, id: str) -> bytes:
-        """The key in Redis that holds the claim of an id."""
-        prefix = f"streamer:{self.config['kafka']['group_id']}:"
-        return RedisDeduplicator(Redis(), prefix=prefix, ttl=1, generations={})._key(id)
+    @property
+    def claims(self) -> str:
+        """The hash in Redis that holds the claims of this line's group, by id."""
+        return f"{{streamer:{self.config['kafka']['group_id']}}}:claims"
 
     def reader(self, topic: str) -> Reader:
         return Reader(self._broker, topic, self.partitions)

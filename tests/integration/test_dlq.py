@@ -143,9 +143,9 @@ def test_a_claim_that_a_worker_could_not_give_back_does_not_swallow_the_replay(
     publish(line, range(1, 2), size=10)
     desk.work()
     with redis.Redis.from_url(redis_url) as client:
-        generation = bytes(client.get(line.claim("r1")) or b"").rpartition(b":")[0].rpartition(b":")[0]
+        generation = bytes(client.hget(line.claims, "r1") or b"").rpartition(b":")[0].rpartition(b":")[0]
         assert generation
-        client.set(line.claim("r0"), generation + b":0:0")
+        client.hset(line.claims, "r0", generation + b":0:0")
     assert desk.json("replay")[0]["replayed"] == 1
     desk.work()
     assert (desk.results()["r0"], desk.results()["r1"]) == (1, 1)

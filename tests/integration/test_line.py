@@ -150,7 +150,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(make_line: MakeLine, 
     line.flush()
     worker = line.start()
     with redis.Redis.from_url(redis_url) as client:
-        wait_until(lambda: worker.well and int(client.dbsize()) >= 10, "claims: the batch is next")
+        wait_until(lambda: worker.well and int(client.hlen(line.claims)) >= 10, "claims: the batch is next")
     worker.signal(signal.SIGTERM)
     # The first signal lets it drain; a batch of 20 s keeps it from that.
     wait_until(lambda: worker.process.poll() is not None or signalled_again(worker.signal), "its end")

@@ -100,7 +100,7 @@ def test_level_after_level_and_each_record_ends_once(line: Delays, redis_url: st
     first = line.level("1s")
     assert len(first) == 30 and sum(line.ids().values()) == 30
     with redis.Redis.from_url(redis_url) as client:
-        held = bytes(client.get(line.claim("r1")) or b"")
+        held = bytes(client.hget(line.claims, "r1") or b"")
     assert held.endswith(b"!"), "a delayed record gives its claim back"
     for message in first:
         found = headers(message)
@@ -189,9 +189,9 @@ def test_a_claim_that_a_worker_could_not_give_back_does_not_swallow_the_record(
     line.work()
     with redis.Redis.from_url(redis_url) as client:
         # As after a worker that died between its transaction and giving the claim back.
-        generation = bytes(client.get(line.claim("b")) or b"").rpartition(b":")[0].rpartition(b":")[0]
+        generation = bytes(client.hget(line.claims, "b") or b"").rpartition(b":")[0].rpartition(b":")[0]
         assert generation
-        client.set(line.claim("a"), generation + b":0:0")
+        client.hset(line.claims, "a", generation + b":0:0")
     line.bring_back()
     line.work()
     assert line.ids() == {"a": 1, "b": 1}
