@@ -313,5 +313,5 @@ def test_an_outage_is_seen_by_one_that_has_nothing_to_ask(breakable_redis: Redis
     assert seen == [True, True, False, False, False]
     assert metrics.redis_errors == {"look": 2}
     breakable_redis.restart()
-    claims.look(115.0)
+    claims.look(130.0)
     assert metrics.redis_up
