@@ -17,6 +17,7 @@ from tests.faults.world import World
 from tests.servers import KafkaServer
 
 _STARTED = time.monotonic()
+_DELIVERIES = pytest.StashKey[set[str]]()  # of the worlds that a test has made
 
 
 class MakeWorld(Protocol):
@@ -35,6 +36,7 @@ class MakeWorld(Protocol):
 def make_world(request: pytest.FixtureRequest, make_topic: MakeTopic, tmp_path: Path) -> Iterator[MakeWorld]:
     marker = request.node.get_closest_marker("case")
     worlds: list[World] = []
+    deliveries = request.node.stash[_DELIVERIES] = set()
 
     def make(
         partitions: int = 4,
@@ -46,6 +48,7 @@ def make_world(request: pytest.FixtureRequest, make_topic: MakeTopic, tmp_path: 
     ) -> World:
         broker: KafkaServer = kafka or request.getfixturevalue("kafka")
         url = redis_url or request.getfixturevalue("redis_url")
+        deliveries.add(delivery)
         folder = tmp_path / str(len(worlds))
         folder.mkdir()
         world = World(
@@ -80,7 +83,8 @@ def pytest_runtest_makereport(
     report = yield
     marker = item.get_closest_marker("case")
     if marker is not None and report.failed:
-        table.fail(marker.args[0])
+        for delivery in item.stash.get(_DELIVERIES, set()) or {"at_least_once"}:
+            table.fail(marker.args[0], delivery)
     return report
 
 

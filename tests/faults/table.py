@@ -39,7 +39,7 @@ CASES: dict[str, str] = {
     "19": "a record that makes its batch raise",
     "19b": "a record that kills the process",
     "20": "bad input and random values",
-    "21": "compression bombs of 300 MB",
+    "21": "compression bombs of 300 MB, damaged batches",
     "22": "dead-letter topic gone, denied, or too small",
     "23": "a replay killed again and again, and one killed inside a chunk",
     "24": "transaction markers, compaction, retention past the commit",
@@ -53,7 +53,7 @@ HEAD = [
     "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|",
 ]
 _accounts: dict[Row, list[Account]] = defaultdict(list)
-_failed: set[str] = set()
+_failed: set[Row] = set()
 
 
 def runs(short: T, long: T) -> T:
@@ -62,12 +62,16 @@ def runs(short: T, long: T) -> T:
 
 
 def enter(case: str, account: Account) -> None:
-    _accounts[case, account.delivery.replace("_", " ")].append(account)
+    _accounts[_row(case, account.delivery)].append(account)
 
 
-def fail(case: str) -> None:
-    """A test of this case has failed."""
-    _failed.add(case)
+def fail(case: str, delivery: str) -> None:
+    """A test of this case has failed, perhaps before it had an account."""
+    _failed.add(_row(case, delivery))
+
+
+def _row(case: str, delivery: str) -> Row:
+    return case, delivery.replace("_", " ")
 
 
 def rows(page: str) -> list[str]:
@@ -77,13 +81,14 @@ def rows(page: str) -> list[str]:
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) == HEAD[0].count("|") + 1 and cells[1] in CASES:
             lines[cells[1], cells[3]] = line
-    for row, accounts in _accounts.items():
-        lines[row] = _line(*row, accounts)
+    for row in {*_accounts, *_failed}:
+        lines[row] = _line(row, _accounts.get(row, []))
     order = list(CASES)
     return HEAD + [lines[row] for row in sorted(lines, key=lambda row: (order.index(row[0]), row[1]))]
 
 
-def _line(case: str, delivery: str, accounts: list[Account]) -> str:
+def _line(row: Row, accounts: list[Account]) -> str:
+    case, delivery = row
     sums = [
         len(accounts),
         sum(account.faults for account in accounts),
@@ -92,9 +97,9 @@ def _line(case: str, delivery: str, accounts: list[Account]) -> str:
         sum(account.duplicated for account in accounts),
         sum(len(account.unexplained) for account in accounts),
     ]
-    slowest = max(account.progress for account in accounts)
+    slowest = max((account.progress for account in accounts), default=0.0)
     cells = " | ".join(f"{number:,}" for number in sums)
-    mark = ", **failed**" if case in _failed else ""
+    mark = ", **failed**" if row in _failed else ""
     return f"| {case} | {CASES[case]} | {delivery} | {cells} | {slowest:.1f} | {_version()}{mark} |"
 
 
