@@ -83,10 +83,12 @@ class Claims:
                 job.settled = Skip(verdict)
             elif not job.lane.closed:
                 mine.append(job)
-        if asked_before:
-            # A call whose answer was lost finds its own claims: nobody has died of them.
-            for job in mine:
-                job.suspect = False
+        for job in mine:
+            # A call whose answer was lost finds its own claims: nobody has died of them. Only what the very
+            # first call for a partition finds may be an earlier run's as well.
+            job.suspect = job.suspect and not (asked_before and job.lane.claimed)
+        for job in mine:
+            job.lane.claimed = True
         return mine
 
     def leave(self, offsets: Mapping[TopicPartition, int]) -> None:

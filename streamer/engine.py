@@ -183,8 +183,8 @@ class Engine:
         """Finish what the worker holds, commit it, and forget the rest: the next owner reads it again."""
         if not any(partition in self._ledger.lanes for partition in partitions):
             return  # let go of already: this engine is closing
-        if self._finish(self._limits.revoke):
-            self._claims.leave(self._ledger.read(partitions))
+        self._finish(self._limits.revoke)
+        self._claims.leave(self._ledger.read(partitions))
         self._ledger.revoke(partitions)
         self._observer.rebalanced("revoked", partitions)
 
@@ -202,15 +202,19 @@ class Engine:
         self._plan.clear()
         self._source.pause()
         try:
-            if self._finish(self._limits.drain):
-                self._claims.leave(self._ledger.read(self._ledger.lanes))
-            else:
+            if not self._finish(self._limits.drain):
                 log.warning("drain ended at its deadline; what is unfinished will be read again")
+            self.leave()
             self._source.flush(self._limits.revoke)
         except TransientError as error:
             log.warning("last commit failed; its records will be read again: %s", error)
         finally:
             self.close()
+
+    def leave(self) -> None:
+        """Note that what is unfinished killed nobody: this is the end by a decision of our own."""
+        self._suspects.settle()
+        self._claims.leave(self._ledger.read(self._ledger.lanes))
 
     def close(self) -> None:
         """Let go of everything, committing nothing. A second call does nothing."""
@@ -266,15 +270,15 @@ class Engine:
         return PATIENCE if saturated else GLANCE
 
     def _keep_within_bounds(self) -> None:
-        metrics = self.metrics
-        if not metrics.paused and self._ledger.full:
+        if not self.metrics.paused and self._ledger.full:
             self._source.pause()
-            metrics.paused = True
-        elif metrics.paused and self._ledger.bytes <= self._ledger.max_bytes // 2:
+            self.metrics.paused = True
+        elif self.metrics.paused and self._ledger.bytes <= self._ledger.max_bytes // 2:
             self._source.resume()
-            metrics.paused = False
+            self.metrics.paused = False
 
     def _take(self, outcome: Outcome) -> None:
+        self._suspects.settle()
         verdict = self._judge.judge(outcome)
         if verdict.answered:
             self._recovery.answered()

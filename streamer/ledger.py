@@ -24,7 +24,7 @@ class Lane:
     under way to the sink by then is still written, and marked, so that the new owner need not.
     """
 
-    __slots__ = ("closed", "dropped", "frontier", "jobs", "next", "partition", "survived")
+    __slots__ = ("claimed", "closed", "dropped", "frontier", "jobs", "next", "partition", "survived")
 
     def __init__(self, partition: TopicPartition, survived: int = -1) -> None:
         self.partition = partition
@@ -33,6 +33,7 @@ class Lane:
         self.next = -1  # the offset after the newest record read
         self.frontier = -1  # the offset after the newest record released
         self.dropped = NEVER  # the first offset that was released and then not written after all
+        self.claimed = False  # whether Redis has answered to a claim for it
         self.closed = False
 
     def drop(self, job: Job) -> None:

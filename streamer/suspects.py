@@ -3,8 +3,8 @@
 A claim that is one's own and not written was held by an earlier run. Whoever leaves in good order notes how
 far it has read; what lies beyond was in the hands of one that died, and is a suspect. Suspects are tokenized
 and inferred one by one, with nothing else on the device, and each start is counted in Redis first. The count
-of the record that kills grows with each death; that of a bystander is deleted as soon as it comes back. While
-nothing dies, this costs a look at each batch.
+of the record that kills grows with each death; that of a bystander is deleted when it comes back, or when the
+worker leaves by a decision of its own. While nothing dies, this costs a look at each batch.
 """
 
 from __future__ import annotations
@@ -60,8 +60,6 @@ class Suspects:
             return True
         if in_flight:
             return False  # what runs beside a suspect would be suspected with it
-        if job is self._started:
-            return True  # the same start, after a failure that passes
         try:
             self._take_back()
             if not job.suspect:
@@ -82,6 +80,13 @@ class Suspects:
         self._judge.bury(job, killed, "infer")
         batch.jobs = []
         return True
+
+    def settle(self) -> None:
+        """What was on the device has come back, or its worker leaves: it killed nobody."""
+        try:
+            self._take_back()
+        except TransientError as error:
+            log.warning("the start of a suspect is still counted: %s", error)
 
     def _take_back(self) -> None:
         if self._started is not None:

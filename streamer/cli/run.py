@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from streamer import __version__, logs
@@ -54,7 +55,9 @@ def _work(engine: Engine, exit_when_idle: float | None) -> int:
         log.critical("%s", error)
         if isinstance(error, DeviceError):
             dump_threads()
-        _close(engine)
+        else:
+            _quietly(engine.leave)
+        _quietly(engine.close)
         if isinstance(error, DeviceError):
             # A thread that hangs inside the driver would hold a normal exit up as well.
             signals.leave(error.exit_code)
@@ -62,7 +65,7 @@ def _work(engine: Engine, exit_when_idle: float | None) -> int:
     except Exception:
         # A defect. Leave without committing, and let the group know: what is open will be read again.
         log.critical("unexpected error", exc_info=True)
-        _close(engine)
+        _quietly(engine.close)
         raise
     metrics = engine.metrics
     log.info(
@@ -75,9 +78,9 @@ def _work(engine: Engine, exit_when_idle: float | None) -> int:
     return 0
 
 
-def _close(engine: Engine) -> None:
+def _quietly(end: Callable[[], None]) -> None:
     try:
-        engine.close()
+        end()
     except Exception as error:
         # It ends for another reason, which is the one to report.
         log.warning("while closing: %s", error if isinstance(error, StreamerError) else type(error).__name__)

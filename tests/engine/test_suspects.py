@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from streamer.records import Classification, Encoding, Job, TopicPartition
+from streamer.errors import FatalError
+from streamer.records import Classification, Encoding, Job, Outcome, TopicPartition
+from streamer.worker import InlineWorker
 from tests.engine.accounts import check_accounts
-from tests.engine.parts import Crash, Scorer, away
+from tests.engine.parts import Clock, Crash, Scorer, away
 from tests.engine.rig import Rig
 from tests.engine.test_failures import filled
 
@@ -111,6 +113,51 @@ def test_nobody_is_suspected_of_leaving(how: str) -> None:
     check_accounts(rig, explained=rig.unmarked() | set(rig.scored()) if how == "lost" else ())
 
 
+@pytest.mark.parametrize("how", ["an error", "the drain's deadline"])
+def test_who_leaves_by_its_own_decision_has_not_died(how: str) -> None:
+    """Again and again, with the same records in hand: no innocent is buried for it."""
+    rig = Rig(max_records=16)
+    for number in range(16):
+        rig.send("good", str(number))
+    if how == "an error":
+        rig.on = fails_in_inference
+    else:
+        Slow.clock, rig.worker = rig.clock, Slow
+        rig.restart()
+    for _ in range(5):
+        if how == "an error":
+            with pytest.raises(FatalError):
+                rig.run()
+            rig.engine.leave()
+            rig.engine.close()
+        else:
+            rig.clock.wait(1.0)
+            rig.steps(30)
+            rig.engine.drain()
+        rig.restart()
+    assert rig.memory.starts == {}
+    rig.on, rig.worker = lambda point: None, InlineWorker
+    rig.restart()
+    rig.run()
+    assert len(rig.ids) == 16 and rig.reasons == []
+
+
+def test_a_killer_is_found_though_each_run_begins_with_a_claim_that_fails() -> None:
+    rig = Rig(max_records=32)
+    rig.scorer = Fragile(rig.hook)
+    rig.restart()
+    for number in range(20):
+        rig.send(KILLER if number == 9 else "good", str(number))
+    for _ in range(5):
+        rig.on = away("claim:before", 1)
+        try:
+            rig.run()
+            break
+        except Crash:
+            rig.restart()
+    assert rig.buried() == [(0, 9)] and len(rig.ids) == 19
+
+
 def test_a_suspect_waits_for_redis_without_spinning() -> None:
     rig = filled(16)
     for record in rig.log.records[TopicPartition("texts.in", 0)]:
@@ -119,3 +166,18 @@ def test_a_suspect_waits_for_redis_without_spinning() -> None:
     rig.run()
     assert len(rig.ids) == 16 and rig.scorer.calls == [1] * 16
     check_accounts(rig)
+
+
+def fails_in_inference(point: str) -> None:
+    if point == "infer:inside":
+        raise FatalError("fenced")
+
+
+class Slow(InlineWorker):
+    """A device on which every batch takes longer than anybody waits."""
+
+    clock: Clock
+
+    def collect(self, timeout: float) -> list[Outcome]:
+        self.clock.wait(timeout)
+        return []

@@ -341,6 +341,9 @@ class FakeEngine:
     def stop(self) -> None:
         self.done.append("stop")
 
+    def leave(self) -> None:
+        self.done.append("leave")
+
     def close(self) -> None:
         self.done.append("close")
 
@@ -406,7 +409,7 @@ class TestRun:
         engine = FakeEngine(FatalError("fenced"))
         built(engine)
         assert cli.main(["run"]) == 5
-        assert engine.done == ["run None", "close"]
+        assert engine.done == ["run None", "leave", "close"]
 
     def test_a_broken_device_does_not_wait_for_its_thread(
         self, built: Any, monkeypatch: pytest.MonkeyPatch
