@@ -35,10 +35,8 @@ from streamer.worker import InlineWorker, ThreadWorker
 
 log = logging.getLogger(__name__)
 
-# Fewer planned batches than this, and the next window is closed: the worker must not wait for claims.
-PLANNED_AHEAD = 2
-# The longest wait, in seconds, for anything: signals and rebalances are served at least this often.
-PATIENCE = 0.1
+PLANNED_AHEAD = 2  # fewer planned batches, and the next window is closed: the worker must not wait for claims
+PATIENCE = 0.1  # seconds for any wait at most: signals and rebalances are served at least this often
 
 
 class Engine:
@@ -81,11 +79,7 @@ class Engine:
         self._observer = Observer(
             metrics, source=source, worker=worker, ledger=ledger, window=window, wall=wall
         )
-        self._observer.queues |= {
-            "claims": self._claims,
-            "planned": self._plan,
-            "publishing": self._outbox,
-        }
+        self._observer.queues.update(claims=self._claims, planned=self._plan, publishing=self._outbox)
         self._stopping = self._closed = False
         self._busy_at = clock()
         source.subscribe(self)

@@ -163,8 +163,15 @@ class RedisDeduplicator:
 
         In a cluster there is a group for each slot, and one shard may be away while the others answer.
         """
-        ids = [job.id if 0 < len(job.id) <= LONGEST_ID else self._id(job) for job in jobs]
-        places = {lane: self._place(*lane.partition) for lane in {job.lane for job in jobs}}
+        lanes = {job.lane for job in jobs}
+        places = {lane: self._place(*lane.partition) for lane in lanes}
+        own = {lane: f"{lane.partition.topic}:{lane.partition.partition}:" for lane in lanes}
+        ids = [
+            job.id
+            if 0 < len(job.id) <= LONGEST_ID and not job.id.startswith(own[job.lane])
+            else self._id(job)
+            for job in jobs
+        ]
         coordinates = [f"{places[job.lane]}:{job.record.offset}" for job in jobs]
         if len(self._claims) == 1 and 0 < len(jobs) <= CHUNK:
             return [range(len(jobs))], [(self._claims[0], _pack([ids, coordinates]))]
@@ -262,8 +269,12 @@ class RedisDeduplicator:
         return f"{self._generations.get(topic, topic)}:{partition}"
 
     def _id(self, job: Job) -> str:
-        """An id that is too long, or a coordinate in the place of one, by a name that no other id has."""
-        id = job.id or self._coordinate(job.record)
+        """An id that is too long, or a coordinate in the place of one, by a name that no other id has.
+
+        A topic that was created anew has the same coordinates, and other records.
+        """
+        topic, partition, offset = job.record.topic, job.record.partition, job.record.offset
+        id = job.id if job.id not in ("", f"{topic}:{partition}:{offset}") else self._coordinate(job.record)
         if len(id) <= LONGEST_ID:
             return id
         return "blake2b: " + blake2b(id.encode(), digest_size=16).hexdigest()

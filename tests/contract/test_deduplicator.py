@@ -208,9 +208,11 @@ def test_old_claims_do_not_swallow_a_topic_that_was_created_anew(redis_url: str)
 def test_a_coordinate_in_a_topic_that_was_created_anew_is_another(redis_url: str) -> None:
     old, new = over_redis(redis_url), over_redis(redis_url)
     new._generations = {"texts.in": "generation-2"}
-    claim(old, [undecodable(0)])
-    mark(old, {FIRST: 1})
-    assert claim(new, [undecodable(0)]) == [GO_ON]
+    claim(old, [undecodable(0), job(1, id="texts.in:0:1")])
+    mark(old, {FIRST: 2})
+    assert claim(new, [undecodable(0), job(1, id="texts.in:0:1")]) == [GO_ON, GO_ON]
+    assert claim(new, [job(7, id="texts.in:0:1")]) == [GO_ON], "a replay has the id that it had first"
+    assert claim(new, [job(8, id="texts.in:0:1")]) == ["duplicate"]
 
 
 def test_scripts_that_redis_forgot_are_sent_again(redis_url: str) -> None:
