@@ -32,9 +32,10 @@ from streamer.backoff import Backoff
 from streamer.errors import FatalError, TransientError
 from streamer.metrics import Metrics
 from streamer.records import Envelope, Job, Release
+from streamer.sinks.calls import RAISED, Call, cause
 from streamer.sinks.topics import Topics
 from streamer.sinks.transaction import Group, Transaction, completed
-from streamer.sinks.writer import MUDDLED, RAISED, Outgoing, Writer, cause
+from streamer.sinks.writer import MUDDLED, Outgoing, Writer
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class TransactionalSink:
         self._undecided = False  # nobody said whether it was committed
         self._due = self._ending = 0.0
         self._writer = self._new_writer()
+        self._call: Call
         self._step: Callable[[], None] = self._initialise
 
     def publish(self, release: Release) -> None:
@@ -94,15 +96,11 @@ class TransactionalSink:
     def close(self) -> None:
         """Leave no transaction open: its readers would wait until the broker gives it up."""
         producer = self._writer.producer
+        before = self._initialise, self._await, self._recover, self._reopen  # the producer has begun none
         try:
             if self._step == self._commit:
                 producer.commit_transaction(CLOSING)
-            elif self._transaction and self._step in (
-                self._work,
-                self._send_offsets,
-                self._await_offsets,
-                self._abort,
-            ):
+            elif self._transaction and self._step not in before:
                 producer.abort_transaction(CLOSING)
         except RAISED as error:
             log.warning("the broker has %g s to end the last transaction itself: %s", self._timeout, error)
@@ -112,19 +110,19 @@ class TransactionalSink:
 
     def _initialise(self) -> None:
         """Fence whoever had this id before, and wait until its last transaction has ended."""
-        self._answer = self._writer.apart("init_transactions", self._timeout)
+        self._call = Call(self._writer.producer.init_transactions, self._timeout, clock=self._clock)
         self._step = self._await
 
     def _await(self) -> None:
-        if self._answer.empty():
+        if not self._answered():
             return
         self._step = self._recover
-        if (error := self._answer.get()) is None:
+        if (error := self._call.error()) is None:
             self._step()
         elif error.fatal():
             self._lost(error)
         else:
-            self._wait(error)
+            self._wait(f"producer: trying again after {error.name()}: {error.str()}")
             self._step = self._reopen
 
     def _recover(self) -> None:
@@ -132,8 +130,7 @@ class TransactionalSink:
             try:
                 happened = self._undecided and self._transaction.happened(self._group)
             except TransientError as error:
-                wait = self._backoff.fail(self._clock())
-                log.warning("was the last transaction committed? Asking again in %.1f s: %s", wait, error)
+                self._wait(f"was the last transaction committed? Asking again: {error}")
                 return
             (self._committed if happened else self._again)(self._transaction)
         self._undecided = False
@@ -160,18 +157,15 @@ class TransactionalSink:
         elif (membership := self._group.membership()) is None:
             self._give_up(transaction, "this worker is no member of its group")
         else:
-            call = "send_offsets_to_transaction"
-            self._answer = self._writer.apart(call, positions, membership, self._timeout)
+            send = self._writer.producer.send_offsets_to_transaction
+            self._call = Call(send, positions, membership, self._timeout, clock=self._clock)
             self._step = self._await_offsets
 
     def _await_offsets(self) -> None:
-        if self._answer.empty():
-            if self._clock() - self._ending > self._timeout:  # after a broker's death it may never come
-                log.warning("the offsets of a transaction got no answer; going on with a new producer")
-                self._step = self._reopen
+        if not self._answered():
             return
         self._step = self._send_offsets
-        if (error := self._answer.get()) is not None:
+        if (error := self._call.error()) is not None:
             self._decide(error)
         else:
             self._step = self._commit
@@ -209,6 +203,14 @@ class TransactionalSink:
             self._transaction.take(self._waiting.popleft(), self._writer)
         return False
 
+    def _answered(self) -> bool:
+        """Whether the call under way is answered. After a broker's death that may never be."""
+        answered = self._call.answered
+        if not answered and self._call.seconds > self._timeout + PROMPT:
+            self._wait(f"{self._call.name} got no answer; going on with a new producer")
+            self._step = self._reopen
+        return answered
+
     @property
     def _open_transaction(self) -> Transaction:
         assert self._transaction is not None
@@ -238,8 +240,7 @@ class TransactionalSink:
 
     def _again(self, transaction: Transaction) -> None:
         if transaction.why is not None:
-            wait = self._backoff.fail(self._clock())
-            log.error("transaction aborted, the same again in %.1f s: %s", wait, transaction.why)
+            self._wait(f"transaction aborted, the same again: {transaction.why}", logging.ERROR)
         self._waiting.extendleft(reversed(transaction.releases))
         transaction.end("aborted", self._clock())
         self._transaction = None
@@ -272,20 +273,19 @@ class TransactionalSink:
         elif error.code() == KafkaError._TIMED_OUT:
             pass  # the same call resumes at the next poll
         elif error.retriable():
-            self._wait(error)
+            self._wait(f"producer: trying again after {error.name()}: {error.str()}")
         else:
             raise FatalError(f"producer: {error.name()}: {error.str()}")
 
-    def _wait(self, error: KafkaError) -> None:
+    def _wait(self, why: str, level: int = logging.WARNING) -> None:
         wait = self._backoff.fail(self._clock())
-        log.warning("producer: %s, trying again in %.1f s: %s", error.name(), wait, error.str())
+        log.log(level, "%s (in %.1f s)", why, wait)
 
     def _lost(self, error: KafkaError) -> None:
         """This producer is of no use any more: go on with a new one, or end."""
         said = f"{error.name()}: {error.str()}"
         if self._transaction is not None and error.code() in MUDDLED:
-            wait = self._backoff.fail(self._clock())
-            log.warning("producer: %s; going on with a new producer in %.1f s", said, wait)
+            self._wait(f"producer: {said}; going on with a new producer")
         elif self._overdue:
             log.warning("the broker has given up a transaction; going on with a new producer: %s", said)
         else:

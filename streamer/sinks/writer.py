@@ -6,8 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -16,6 +14,7 @@ from msgspec.structs import replace
 from streamer.delays import Past
 from streamer.metrics import Metrics
 from streamer.records import CUT, DeadLetter, Delay, Envelope, Job, Release, Result, Skip
+from streamer.sinks.calls import RAISED, cause
 from streamer.sinks.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -31,10 +30,6 @@ DEFAULTS: dict[str, Any] = {
 }
 REQUIRED: dict[str, Any] = {"enable.idempotence": True, "acks": "all"}
 
-# librdkafka's Python side raises a fatal error out of whatever call serves callbacks: sometimes the error
-# itself, which is no Exception, and `except Exception` lets it pass.
-RAISED: Any = (KafkaException, KafkaError)
-
 # Fatal, but not for long: the broker and this producer disagree on where they are. An abort that overtakes
 # the first request of its transaction is enough for that.
 MUDDLED = {
@@ -43,12 +38,6 @@ MUDDLED = {
     KafkaError.UNKNOWN_PRODUCER_ID,
     KafkaError.INVALID_PRODUCER_ID_MAPPING,
 }
-
-
-def cause(raised: Any) -> KafkaError:
-    """The error in what was raised."""
-    error: KafkaError = raised.args[0] if isinstance(raised, KafkaException) else raised
-    return error
 
 
 class Outgoing(NamedTuple):
@@ -104,24 +93,6 @@ class Writer:
         merged = {**DEFAULTS, **settings, **REQUIRED}
         merged["batch.size"] = min([int(merged["batch.size"]), *topics.limits.values()])
         self.producer = Producer({**merged, "error_cb": self._on_error, "logger": log})
-
-    def apart(self, call: str, *args: Any) -> SimpleQueue[KafkaError | None]:
-        """Call the producer on a thread; what is returned will hold an error, or None when it is done.
-
-        For calls that must not be made twice: each sends another request, and the answer to one fences what
-        came of the other, or trips an assertion in librdkafka. And for such as may never return.
-        """
-        answer: SimpleQueue[KafkaError | None] = SimpleQueue()
-
-        def make(method: Callable[..., None]) -> None:
-            try:
-                method(*args)
-                answer.put(None)
-            except RAISED as raised:
-                answer.put(cause(raised))
-
-        Thread(target=make, args=(getattr(self.producer, call),), name=call, daemon=True).start()
-        return answer
 
     def messages(self, release: Release) -> Iterator[Outgoing]:
         """What is to be written of a release, in order."""
