@@ -16,7 +16,7 @@ from confluent_kafka import TopicPartition as Position
 from streamer.errors import TransientError
 from streamer.metrics import Metrics
 from streamer.records import TopicPartition
-from streamer.sources.group import KafkaGroup, positions_of
+from streamer.sources.group import HOPELESS, KafkaGroup, ending, positions_of
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,6 @@ class Commits:
     def settled(self) -> bool:
         """Whether all is committed."""
         return not (self._waiting or self._asked)
-
-    @property
-    def answered(self) -> bool:
-        return not self._asked
 
     def own(self, partitions: Iterable[TopicPartition]) -> None:
         self._owned.update(partitions)
@@ -79,12 +75,15 @@ class Commits:
             self.answer(error.args[0], positions)
 
     def answer(self, error: KafkaError | None, positions: Sequence[Position]) -> None:
-        """The broker's word on a commit."""
-        self._metrics.commits.observe(self._clock() - self._asked.popleft())
+        """The broker's word on a commit. Raises FatalError when no other would get another one."""
+        if self._asked:
+            self._metrics.commits.observe(self._clock() - self._asked.popleft())
         failed = error or next((p.error for p in positions if p.error is not None), None)
         if failed is None or failed.code() == KafkaError._NO_OFFSET:
             return
         self._metrics.kafka_errors["consumer", failed.name()] += 1
+        if failed.fatal() or failed.code() in HOPELESS:
+            raise ending(failed)
         # A partition that has moved is no longer owned: its records will be read again by its new owner.
         log.warning("commit failed, tried again for what is still owned: %s", failed)
         for position in positions:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Position
 
-from streamer.errors import TransientError
+from streamer.errors import FatalError, TransientError
 from streamer.records import TopicPartition
 
 ANSWER = 1.0  # seconds for the broker's answer
@@ -19,6 +20,19 @@ HOPELESS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.FENCED_INSTANCE_ID,
 }
+
+
+def ending(error: KafkaError) -> FatalError:
+    return FatalError(f"{error.name()}: {error.str()}")
+
+
+@contextmanager
+def no_way_on() -> Iterator[None]:
+    """For calls of the consumer that raise what nothing mends, whatever `error_cb` is there for."""
+    try:
+        yield
+    except KafkaException as error:
+        raise ending(error.args[0]) from None
 
 
 class KafkaGroup:

@@ -18,17 +18,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as Position
 
-from streamer.errors import FatalError, StreamerError, TransientError
+from streamer.errors import StreamerError, TransientError
 from streamer.messages import read
 from streamer.metrics import Metrics
 from streamer.protocols import Assignment
 from streamer.records import Record, TopicPartition
 from streamer.sources import unreadable
 from streamer.sources.commits import Commits
-from streamer.sources.group import HOPELESS, KafkaGroup, partition_of, partitions_of
+from streamer.sources.group import HOPELESS, KafkaGroup, ending, no_way_on, partition_of, partitions_of
 from streamer.statistics import Statistics, read_statistics
 
 log = logging.getLogger(__name__)
@@ -106,13 +106,7 @@ class KafkaSource:
 
     def poll(self, max_records: int, timeout: float) -> list[Record]:
         self._commits.send_if_due(self._clock())
-        try:
-            messages = self._take(max_records, timeout)
-        except KafkaException as error:  # a fatal error, whatever `error_cb` is there for
-            raise FatalError(f"{error.args[0].name()}: {error.args[0].str()}") from None
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+        messages = self._take(max_records, timeout)
         records: list[Record] = []
         for message in messages:
             if message.error() is not None:
@@ -146,12 +140,14 @@ class KafkaSource:
 
     def pause(self) -> None:
         self._paused = True
-        self._consumer.pause(self._consumer.assignment())
+        with no_way_on():
+            self._consumer.pause(self._consumer.assignment())
 
     def resume(self) -> None:
         self._paused = False
-        assigned = self._consumer.assignment()
-        self._consumer.resume([at for at in assigned if partition_of(at) not in self._searches])
+        with no_way_on():
+            assigned = self._consumer.assignment()
+            self._consumer.resume([at for at in assigned if partition_of(at) not in self._searches])
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         self._commits.add(offsets)
@@ -159,10 +155,13 @@ class KafkaSource:
     def flush(self, timeout: float) -> None:
         deadline = self._clock() + timeout
         self._commits.send()
-        while not self._commits.answered and self._clock() < deadline:
+        while not self._commits.settled and self._clock() < deadline:
             # A synchronous commit would wait for as long as a broker that is frozen holds the connection.
             # What this reads is not lost: it is not committed.
-            self._consumer.poll(0.05)
+            for message in self._take(1, 0.05):
+                if message.error() is not None:
+                    self._note(message)
+            self._commits.send_if_due(self._clock())  # what was refused
         if not self._commits.settled:
             raise TransientError("the broker did not take the last commit")
 
@@ -174,29 +173,38 @@ class KafkaSource:
         leaving.join(GOODBYE)
         if leaving.is_alive():
             log.warning("the broker does not answer; left the group without a word")
+        if self._failure is not None:
+            log.warning("while leaving the group: %s", self._failure)
 
+    @no_way_on()
     def _take(self, max_records: int, timeout: float) -> list[Message]:
+        """Messages, in order. Raises what was kept meanwhile."""
         first = self._consumer.poll(timeout)
-        if first is None or max_records == 1:
-            return [] if first is None else [first]
         self._moved.clear()
-        messages = self._consumer.consume(max_records - 1, 0)
+        more = first is not None and max_records > 1
+        messages = self._consumer.consume(max_records - 1, 0) if more else []
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
         # librdkafka drops what it holds of a partition that moves; what it has handed out is ours to drop.
         # The next owner, or this one from the committed offset on, reads it again.
-        if TopicPartition(first.topic() or self._topic, first.partition() or 0) not in self._moved:
+        if first is not None and self._place(first) not in self._moved:
             messages.insert(0, first)
         return messages
+
+    def _place(self, message: Message) -> TopicPartition:
+        return TopicPartition(message.topic() or self._topic, message.partition() or 0)
 
     def _note(self, message: Message) -> None:
         """An event that came in the place of a record."""
         error = message.error()
         assert error is not None
         if error.code() == KafkaError._PARTITION_EOF:
-            partition = TopicPartition(message.topic() or self._topic, message.partition() or 0)
+            partition = self._place(message)
             if partition in self._owned and partition not in self._searches:
                 self._ends[partition] = message.offset() or 0
         elif error.fatal() or error.code() in HOPELESS:
-            raise FatalError(f"{error.name()}: {error.str()}")
+            raise ending(error)
         elif error.code() in unreadable.CODES and (message.offset() or 0) >= 0:
             self._hold(message, error)
         else:
@@ -205,7 +213,7 @@ class KafkaSource:
 
     def _hold(self, message: Message, error: KafkaError) -> None:
         """Fetch no more of the partition until it is known where this batch of it ends."""
-        partition = TopicPartition(message.topic() or self._topic, message.partition() or 0)
+        partition = self._place(message)
         if partition in self._owned and partition not in self._searches:
             self._metrics.kafka_errors["consumer", error.name()] += 1
             self._ends.pop(partition, None)
@@ -214,9 +222,10 @@ class KafkaSource:
 
     def _go_on(self, partition: TopicPartition, offset: int) -> None:
         position = Position(*partition, offset)
-        self._consumer.seek(position)
-        if not self._paused:
-            self._consumer.resume([position])
+        with no_way_on():
+            self._consumer.seek(position)
+            if not self._paused:
+                self._consumer.resume([position])
 
     # -- callbacks: they run inside poll, consume, commit and close, and never raise -------------------------
 
@@ -236,7 +245,7 @@ class KafkaSource:
     def _on_revoke(self, consumer: Consumer, positions: list[Position]) -> None:
         partitions = partitions_of(positions)
         self._guarded(lambda: self._listener.revoked(partitions))
-        self._commits.hand_over(partitions)
+        self._guarded(lambda: self._commits.hand_over(partitions))
         self._disown(consumer, positions, partitions)
 
     def _on_lost(self, consumer: Consumer, positions: list[Position]) -> None:
@@ -265,7 +274,7 @@ class KafkaSource:
     def _on_error(self, error: KafkaError) -> None:
         self._metrics.kafka_errors["consumer", error.name()] += 1
         if error.fatal():
-            self._failure = FatalError(f"{error.name()}: {error.str()}")
+            self._failure = ending(error)
         else:
             log.warning("consumer: %s: %s", error.name(), error.str())
 

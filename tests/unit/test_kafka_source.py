@@ -3,143 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition as Position
 
 from streamer.codec import Decoder
-from streamer.errors import FatalError, RecordError, TransientError
-from streamer.metrics import Metrics
+from streamer.errors import RecordError
 from streamer.records import TopicPartition
-from streamer.sources.commits import HANDOVER, Commits
-from streamer.sources.group import KafkaGroup
-from streamer.sources.kafka import KafkaSource
-from tests.contract.source_worlds import Listener
-
-FIRST = TopicPartition("texts.in", 0)
-# Nobody listens there: the real client behind the scripted one stays alone.
-NOWHERE = {"bootstrap.servers": "127.0.0.1:9", "group.id": "g", "log_level": 0}
-
-
-class Message:
-    def __init__(self, offset: int, partition: int = 0, error: KafkaError | None = None) -> None:
-        self._offset, self._partition, self._error = offset, partition, error
-
-    def topic(self) -> str:
-        return "texts.in"
-
-    def partition(self) -> int:
-        return self._partition
-
-    def offset(self) -> int:
-        return self._offset
-
-    def error(self) -> KafkaError | None:
-        return self._error
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 0
-
-    def key(self) -> None:
-        return None
-
-    def value(self) -> bytes:
-        return b"%d" % self._offset
-
-    def headers(self) -> None:
-        return None
-
-
-class Scripted:
-    """A consumer that plays a script: messages, and calls in the place where librdkafka would make them."""
-
-    def __init__(self) -> None:
-        self.queue: list[Message | Callable[[], None]] = []
-        self.commits: list[tuple[dict[TopicPartition, int], bool]] = []
-        self.committed_asked: list[float] = []
-        self.answers = True
-        self.end = 0
-        self.member = "me"
-
-    def poll(self, timeout: float) -> Message | None:
-        """One entry of the script: a message, or a call."""
-        if not self.queue:
-            return None
-        next_one = self.queue.pop(0)
-        if isinstance(next_one, Message):
-            return next_one
-        next_one()
-        return None
-
-    def consume(self, count: int, timeout: float) -> list[Message]:
-        found: list[Message] = []
-        while self.queue and len(found) < count:
-            next_one = self.queue.pop(0)
-            if isinstance(next_one, Message):
-                found.append(next_one)
-            else:
-                next_one()
-        return found
-
-    def commit(self, offsets: list[Position], asynchronous: bool) -> list[Position]:
-        sent = {TopicPartition(at.topic, at.partition): at.offset for at in offsets}
-        self.commits.append((sent, asynchronous))
-        return offsets
-
-    def committed(self, positions: list[Position], timeout: float) -> list[Position]:
-        self.committed_asked.append(timeout)
-        if not self.answers:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        sent, _ = self.commits[-1]
-        return [Position(topic, number, offset) for (topic, number), offset in sent.items()]
-
-    def get_watermark_offsets(self, position: Position, timeout: float) -> tuple[int, int] | None:
-        return (0, self.end) if self.answers else None
-
-    def memberid(self) -> str:
-        return self.member
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *arguments, **named: []
-
-
-class Rig:
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.source = KafkaSource("texts.in", NOWHERE, clock=lambda: self.now)
-        self.source._consumer.close()
-        self.consumer = Scripted()
-        self.source._consumer = self.consumer  # type: ignore[assignment]
-        self.source.group = KafkaGroup(self.consumer)  # type: ignore[arg-type]
-        self.metrics = Metrics()
-        self.source._metrics = self.metrics
-        self.source._commits = Commits(
-            self.consumer,  # type: ignore[arg-type]
-            self.source.group,
-            self.metrics,
-            lambda: self.now,
-        )
-        self.listener = Listener()
-        self.source.subscribe(self.listener)
-
-    def assign(self, partition: int = 0) -> None:
-        self.source._on_assign(self.consumer, [Position("texts.in", partition, 0)])  # type: ignore[arg-type]
-
-    def revoke(self, partition: int = 0) -> None:
-        self.source._on_revoke(self.consumer, [Position("texts.in", partition)])  # type: ignore[arg-type]
-
-    def lose(self, partition: int = 0) -> None:
-        self.source._on_lost(self.consumer, [Position("texts.in", partition)])  # type: ignore[arg-type]
-
-    def answer(self, offset: int, error: KafkaError | None = None) -> None:
-        """The broker's word on a commit of the first partition."""
-        self.source._on_commit(error, [Position("texts.in", 0, offset)])
-
-    def poll(self) -> list[int]:
-        return [record.offset for record in self.source.poll(100, 0.0)]
+from streamer.sources.commits import HANDOVER
+from tests.unit.kafka_rig import FIRST, Message, Rig
 
 
 @pytest.fixture
@@ -255,35 +129,6 @@ def test_headers_that_cannot_be_read_make_a_dead_letter_not_a_crash(rig: Rig) ->
     assert refused.value.reason == "invalid_headers"
 
 
-def test_a_flush_waits_for_the_answers(rig: Rig) -> None:
-    rig.now = 10.0
-    rig.source.commit({FIRST: 5})
-    rig.poll()
-    rig.source.commit({FIRST: 6})
-    rig.consumer.queue = [lambda: rig.answer(5), lambda: rig.answer(6), Message(7)]
-    rig.source.flush(1.0)
-    assert rig.consumer.commits == [({FIRST: 5}, True), ({FIRST: 6}, True)]
-    assert len(rig.consumer.queue) == 1, "and no longer"
-
-
-def test_a_flush_without_an_answer_ends_at_its_deadline(rig: Rig) -> None:
-    def pass_time() -> None:
-        rig.now += 0.4
-
-    rig.source.commit({FIRST: 5})
-    rig.consumer.queue = [pass_time] * 5
-    with pytest.raises(TransientError):
-        rig.source.flush(1.0)
-    assert len(rig.consumer.queue) == 2
-
-
-def test_a_flush_that_is_refused_says_so(rig: Rig) -> None:
-    rig.source.commit({FIRST: 5})
-    rig.consumer.queue = [lambda: rig.answer(5, KafkaError(KafkaError.REBALANCE_IN_PROGRESS))]
-    with pytest.raises(TransientError):
-        rig.source.flush(1.0)
-
-
 def test_what_is_settled_while_a_partition_goes_is_committed_before_it_is_gone(rig: Rig) -> None:
     rig.listener.on = lambda event, partitions: rig.source.commit({FIRST: 5})
     rig.revoke()
@@ -329,20 +174,6 @@ def test_the_end_is_asked_for_and_a_broker_that_is_away_has_none(rig: Rig) -> No
     assert not rig.source.exhausted(), "more has come, and is not here yet"
     rig.consumer.end, rig.consumer.answers = 1, False
     assert not rig.source.exhausted()
-
-
-def test_what_nothing_would_mend_ends_it(rig: Rig) -> None:
-    rig.consumer.queue = [Message(0, error=KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))]
-    with pytest.raises(FatalError, match="TOPIC_AUTHORIZATION_FAILED"):
-        rig.poll()
-    rig.consumer.queue = [Message(0, error=KafkaError(KafkaError._TRANSPORT)), Message(3)]
-    assert rig.poll() == [3], "and what passes does not"
-
-
-def test_a_fatal_error_of_the_client_comes_out_of_poll(rig: Rig) -> None:
-    rig.source._on_error(KafkaError(KafkaError._FENCED, "gone", fatal=True))
-    with pytest.raises(FatalError):
-        rig.poll()
 
 
 def statistics(partition: dict[str, int], **rest: Any) -> str:
