@@ -60,7 +60,8 @@ class Writer:
     is not known, most messages of the batch are small, and they go again alone: only a result, or a record to
     be delayed, that was refused by itself is to blame, and becomes a dead letter. Of a record that died of
     its size, half is left out until its topic takes it. Any other dead letter holds its partition: it is no
-    larger than records may be, so its topic is to blame.
+    larger than records may be, so its topic is to blame. One whose time the topic does not take, an hour
+    ahead or more, has the time of writing.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Writer:
         self._wall = wall
         self._number = 0
         self._suspects: set[Job] = set()
+        self._untimely: set[Job] = set()  # those whose own time their topic does not take
         self._sent_alone = False
         self._closed = False
         self.in_flight = 0
@@ -116,7 +118,7 @@ class Writer:
                 key,
                 job.record.partition % self._topics.partitions[topic],
                 on_delivery=partial(self._delivered, message, alone),
-                timestamp=timestamp,
+                timestamp=0 if job in self._untimely else timestamp,
                 headers=headers,  # type: ignore[arg-type]  # lists are invariant; no str is in this one
             )
         except BufferError:
@@ -158,6 +160,8 @@ class Writer:
             return f"{why}. Create it with `streamer topics create`"
         if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             return f"{why}. Give this worker's user the right Write on {topic}"
+        if error.code() == KafkaError.INVALID_TIMESTAMP:
+            return f"{why}. The clocks of this machine and of the broker differ too much: set them"
         return why
 
     def _delivered(
@@ -169,21 +173,31 @@ class Writer:
         if error is None:
             if self._suspects:
                 self._suspects.discard(message.job)
+                self._untimely.discard(message.job)
             self._written(message)
             return
         self._metrics.kafka_errors["producer", error.name()] += 1
-        dealt_with = too_large = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
         if error.fatal():
             self.fatal = self.fatal or error
-        elif too_large and not alone:
-            self._suspects.add(message.job)
-        elif too_large and isinstance(message.job.settled, Result | Delay):
-            self._refuse(message.job)
-        elif too_large and _cut(message.job):
-            pass
-        else:
-            dealt_with = False
-        self._failed(message, error, dealt_with)
+        self._failed(message, error, self._deal_with(message.job, alone, error.code()))
+
+    def _deal_with(self, job: Job, alone: bool, code: int) -> bool:
+        """Whether there is a way to have it taken, so that it may go again at once."""
+        if code == KafkaError._INVALID_DIFFERENT_RECORD:
+            return True  # another message of its batch is to blame
+        if code not in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_TIMESTAMP):
+            return False
+        if not alone:
+            self._suspects.add(job)
+            return True
+        if code == KafkaError.INVALID_TIMESTAMP:
+            tried = job in self._untimely
+            self._untimely.add(job)
+            return not tried
+        if isinstance(job.settled, Result | Delay):
+            self._refuse(job)
+            return True
+        return _cut(job)
 
     def _refuse(self, job: Job) -> None:
         """A result, or a record to be delayed, that its topic does not take: the record is dead."""

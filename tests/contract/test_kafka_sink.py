@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from msgspec.structs import replace
 
 from streamer.codec import encode
 from streamer.ledger import Lane
@@ -147,6 +148,27 @@ def test_what_only_compression_makes_small_enough_is_written(
     sink.publish(one)
     acknowledge(sink, one)
     assert ids([found for _, found in read_topic(kafka, out, 1, 3)]) == ["0-0", "0-1", "0-2"]
+
+
+def test_a_dead_letter_from_the_future_has_the_time_of_writing_and_others_keep_theirs(
+    kafka: KafkaServer, make_topic: MakeTopic, make_sink: MakeSink
+) -> None:
+    out, dlq = make_topic("out", 1), make_topic("dlq", 1)
+    sink = make_sink(out, dlq)
+    jobs = [job(0), job(1), job(2)]
+    now = int(time() * 1000)
+    jobs[1].record = replace(jobs[1].record, timestamp=now + 7_200_000)
+    one = release(map(dead, jobs))
+    sink.publish(one)
+    acknowledge(sink, one)
+    letters = {found.value: found for _, found in read_topic(kafka, dlq, 1, 3)}
+    assert [letters[one.record.value].timestamp for one in (jobs[0], jobs[2])] == [
+        1_700_000_000_000,
+        1_700_000_000_002,
+    ]
+    late = letters[b"value 1"]
+    assert abs(late.timestamp - now) < 60_000
+    assert dict(late.headers)["dlq.timestamp"] == b"%d" % (now + 7_200_000)
 
 
 def test_what_a_missing_topic_holds_up_is_delivered_in_order_once_it_is_there(
