@@ -110,6 +110,7 @@ def _introduce(config: Config, model: Mapping[str, Any], metrics: Metrics) -> No
         "topic": config.topics.input,
         "delivery": config.delivery,
         "backend": config.model.backend,
+        "on_outage": config.deduplication.on_outage,
     }
 
 

@@ -223,7 +223,7 @@ class Metrics:
         "model_info", "The model.", "name", "revision", "device", "precision", "quantize", "attention", "path"
     )
     worker: Mapping[str, str] = info(
-        "worker_info", "This worker.", "version", "group", "topic", "delivery", "backend"
+        "worker_info", "This worker.", "version", "group", "topic", "delivery", "backend", "on_outage"
     )
 
     # -- not shown, but read by those who show ---------------------------------------------------------------

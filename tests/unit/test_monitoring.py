@@ -77,6 +77,14 @@ def alerts() -> list[dict[str, Any]]:
     return list(group["rules"])
 
 
+def test_what_is_inhibited_exists() -> None:
+    text = (PROMETHEUS / "inhibit.yml").read_text("utf-8")
+    named = set(re.findall(r"Streamer[A-Z]\w+", text))
+    assert named and named <= {alert["alert"] for alert in alerts()}
+    for rule in yaml.safe_load(text)["inhibit_rules"]:
+        assert {"namespace", "job"} <= set(rule["equal"]), "one job does not silence another"
+
+
 def test_every_alert_says_what_to_do() -> None:
     for alert in alerts():
         words = re.sub(r"(?<!^)([A-Z])", r"-\1", alert["alert"]).lower()
