@@ -36,10 +36,12 @@ log = logging.getLogger(__name__)
 class Model(Backend, Protocol):
     """A backend that can say what it is, for the log and the metrics.
 
-    `threads` is how many batches it wants to have at a time, each in a thread of its own.
+    `threads` is how many batches it wants to have at a time, each in a thread of its own; `did_not_fit` the
+    tokens of a batch for which its warm-up found no memory, if there was one.
     """
 
     threads: int
+    did_not_fit: int | None
 
     def describe(self) -> dict[str, Any]: ...
 
@@ -114,16 +116,19 @@ def _introduce(config: Config, model: Mapping[str, Any], metrics: Metrics) -> No
     }
 
 
-def new_budget(config: Config, backend: Backend) -> TokenBudget:
-    """As configured, and not knowing the device yet."""
+def new_budget(config: Config, backend: Model) -> TokenBudget:
+    """As configured, and knowing no more of the device than what did not fit into it."""
     batching = config.batching
-    return TokenBudget(
+    budget = TokenBudget(
         max_texts=batching.max_texts,
         max_tokens=batching.max_tokens,
         max_latency=batching.max_latency_ms / 1000,
         adaptive=batching.sizing == "auto",
         cost=backend.cost,
     )
+    if backend.did_not_fit is not None:
+        budget.shrink(backend.did_not_fit)
+    return budget
 
 
 def model_folder(config: Config) -> Path:

@@ -56,6 +56,8 @@ class FakeBackend:
             seconds += self._per_token * sum(job.tokens for job in jobs)
         return seconds
 
+    did_not_fit: int | None = None
+
     def warm_up(self) -> float:
         """Nothing to warm up: 0 seconds."""
         return 0.0

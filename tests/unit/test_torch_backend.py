@@ -280,6 +280,29 @@ def test_warm_up_says_when_the_device_is_too_small(
         backend.warm_up()
 
 
+def test_what_did_not_fit_at_warm_up_is_never_offered(
+    backend: TorchBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamer.app import new_budget
+    from streamer.settings import Config
+
+    forward = backend._forward
+
+    def small(rows: Any) -> Any:
+        if len(rows) > 8:
+            raise MemoryError
+        return forward(rows)
+
+    monkeypatch.setattr(backend, "_forward", small)
+    try:
+        assert new_budget(Config(), backend).ceiling == Config().batching.max_tokens
+        backend.warm_up()
+        assert backend.did_not_fit == 16 * backend.max_length
+        assert new_budget(Config(), backend).ceiling <= backend.did_not_fit // 2
+    finally:
+        backend.did_not_fit = None  # others share it
+
+
 def test_describe_names_what_was_loaded(backend: TorchBackend, bert: Path) -> None:
     found = backend.describe()
     assert found.pop("path") in ("generic", "functional"), "whichever is faster here"

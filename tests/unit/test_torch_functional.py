@@ -155,11 +155,12 @@ class Runner:
         ([(1.0, 10.0), (0.5, 5.0)], 1, 2.0),
         ([(1.0, 10.0), (1.5, 15.0)], 0, 1.0),
         ([(1.0, 10.0), (0.9, 20.0)], 0, 1.0),
-        ([(1.0, 10.0), (1.0, 10.0)], 0, 1.0),
+        ([(1.0, 10.0), (1.0, 10.0)], 1, 1.0),
+        ([(1.0, 10.0), (1.02, 10.2)], 1, 1 / 1.02),
     ],
-    ids=["faster", "slower", "faster alone only", "as fast"],
+    ids=["faster", "slower", "faster alone only", "as fast", "as fast, but for noise"],
 )
-def test_the_first_one_wins_unless_another_is_faster(
+def test_the_last_one_wins_unless_another_is_clearly_faster(
     monkeypatch: pytest.MonkeyPatch, seconds: list[tuple[float, float]], winner: int, times: float
 ) -> None:
     monkeypatch.setattr(race, "_seconds", lambda forward, rows: forward.seconds[len(rows)])

@@ -66,6 +66,8 @@ class TorchBackend:
         self.threads = self._lanes.threads
         self._task = task
         self._facts = facts
+        # The tokens of the smallest batch of the warm-up that found no memory.
+        self.did_not_fit: int | None = None
 
     @classmethod
     def load(
@@ -157,6 +159,7 @@ class TorchBackend:
                         f"'{self.name}': lower model.max_length, or choose another device"
                     ) from error
                 log.warning("warm-up ended early: no memory for %d texts of %d tokens", texts, len(row))
+                self.did_not_fit = texts * len(row)
                 break
         return time.perf_counter() - started
 

@@ -71,7 +71,8 @@ def _raced(model: Any, encoder: Encoder, generic: Packed, names: Names, precisio
     if drift > (TOLERANCE if precision == "fp32" else HALF_TOLERANCE):
         log.info("transformers' code runs the layers: ours differs by %.1e", drift)
         return generic
-    forward, times = fastest([generic, own], encoder.max_length, model.get_input_embeddings().num_embeddings)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    forward, times = fastest([generic, own], encoder.max_length, vocabulary)
     log.info("%s code runs the layers, %.2f times as fast as transformers'", forward.path, times)
     return forward
 

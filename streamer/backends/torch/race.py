@@ -16,7 +16,10 @@ log = logging.getLogger(__name__)
 
 # (texts, tokens each): a text alone, and a batch as the planner makes them.
 SHAPES = ((1, 24), (12, 44))
-TURNS = 3
+TURNS = 5
+# The best of five turns is still off by some percent on a machine that does other work. Within that, the one
+# that is expected to win, wins.
+MARGIN = 0.05
 
 
 @torch.inference_mode()
@@ -24,8 +27,9 @@ def fastest(forwards: Sequence[Forward], longest: int, vocabulary: int) -> tuple
     """The one that takes the least time, and how many times as fast as the first one it is.
 
     They take turns, after one untimed turn each, and the best turn of each counts: what else the machine
-    does only ever adds. A later one wins only if it is faster in sum over the
-    shapes, each counted by its share of the first one's time. `longest` in tokens; `vocabulary` in words.
+    does only ever adds. What is compared is the sum over the shapes, each counted by its share of the first
+    one's time; the last one is taken unless another is faster by more than the noise of that (`MARGIN`).
+    `longest` in tokens; `vocabulary` in words.
     """
     random = np.random.default_rng(3)
     batches = [
@@ -39,6 +43,8 @@ def fastest(forwards: Sequence[Forward], longest: int, vocabulary: int) -> tuple
         shares.append([taken / seconds[0] for taken in seconds])
     means = [sum(each) / len(batches) for each in zip(*shares, strict=True)]
     best = means.index(min(means))
+    if means[-1] <= means[best] * (1 + MARGIN):
+        best = len(means) - 1
     return forwards[best], 1 / means[best]
 
 
