@@ -34,9 +34,11 @@ def line(
         "texts.in": made.input,
         "sentiment.out": made.output,
         "texts.dlq": made.dead_letters,
+        "texts.retry.": f"retry-{made.input}.",
         "streamer": group,
+        "streamer.": f"{group}.",
     }
-    for operation, kind, name, prefixed in rights():
+    for operation, kind, name, prefixed in rights("streamer"):
         allow(guarded_kafka.bootstrap_servers, user, operation, kind, names[name], prefixed=prefixed)
     for name in ("kafka-ca", "login-ca"):
         (tmp_path / f"{name}.pem").write_bytes(doors.certificates.ca.read_bytes())

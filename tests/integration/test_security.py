@@ -15,8 +15,12 @@ from typing import Any
 import msgspec
 import pytest
 import redis
+from confluent_kafka import KafkaException, Producer
 
+from streamer import cli
+from streamer.state.slots import hash_tag, spread
 from tests.conftest import MakeTopic
+from tests.faults.worker import BUSY, Plan
 from tests.integration.line import ROOT, Line
 from tests.servers import KafkaServer, RedisServer, add_user, allow
 from tests.servers.certificates import Certificates
@@ -34,14 +38,16 @@ def example(name: str) -> dict[str, Any]:
     return found
 
 
-def rights() -> Iterator[tuple[str, str, str, bool]]:
-    """Operation, kind of resource, its name, and whether that is a prefix, of each kafka-acls of the page."""
+def rights(user: str) -> Iterator[tuple[str, str, str, bool]]:
+    """Operation, kind of resource, name, and whether that is a prefix, of each kafka-acls for this user."""
     for command in re.findall(r"^    kafka-acls (.*)$", PAGE, re.MULTILINE):
         words = shlex.split(command)
         options = list(itertools.pairwise(words))
         kind, name = next(
             (word, value) for word, value in options if word in ("--topic", "--group", "--transactional-id")
         )
+        if ("--allow-principal", f"User:{user}") not in options:
+            continue
         prefixed = ("--resource-pattern-type", "prefixed") in options
         for word, operation in options:
             if word == "--operation":
@@ -58,11 +64,17 @@ class Guarded:
         self.folder, self.kafka, self.line = folder, kafka, line
         self.user = f"streamer-{line.input}"
         self.store, self.tls = store, tls
+        group = line.config["kafka"]["group_id"]
         self._names = {
             "texts.in": line.input,
             "sentiment.out": line.output,
             "texts.dlq": line.dead_letters,
-            "streamer": line.config["kafka"]["group_id"],
+            "texts.retry.": f"retry-{line.input}.",
+            "streamer": group,
+            "streamer.": f"{group}.",
+            "streamer-retry": f"{group}-retry",
+            "streamer-observer": "streamer-observer",
+            "streamer-dlq-replay": f"{group}-dlq-replay",
         }
 
     def configure(self, kafka: str, door: str, **changes: Any) -> None:
@@ -77,12 +89,27 @@ class Guarded:
         found["redis"]["url"] = f"rediss://127.0.0.1:{self.tls}/0"
         self.line.config |= {**found, **changes}
 
-    def grant(self, *, without: str = "") -> None:
-        """What the page lists, except for this resource."""
-        operator = self.kafka.bootstrap_servers
-        for operation, kind, name, prefixed in rights():
-            if name != without:
-                allow(operator, self.user, operation, kind, self._names[name], prefixed=prefixed)
+    def grant(self, role: str = "streamer", *, without: str = "") -> None:
+        """What the page lists for this role, except for this resource (or operation)."""
+        for operation, kind, name, prefixed in rights(role):
+            if without not in (name, operation):
+                allow(
+                    self.kafka.bootstrap_servers,
+                    self.user_of(role),
+                    operation,
+                    kind,
+                    self._names[name],
+                    prefixed=prefixed,
+                )
+
+    def user_of(self, role: str) -> str:
+        """The user that stands for the page's."""
+        return self.user + role.removeprefix("streamer")
+
+    def become(self, role: str) -> None:
+        """From now on the configuration is that of another user of the page, who has SCRAM alone."""
+        add_user(self.kafka.bootstrap_servers, self.user_of(role), PASSWORD)
+        self.line.config["kafka"]["properties"]["sasl.username"] = self.user_of(role)
 
     def command(self, *arguments: str) -> tuple[int, str]:
         """Exit code and everything that it said."""
@@ -174,6 +201,53 @@ def test_the_examples_of_the_page_score_texts(guarded: Guarded, kind: str) -> No
     assert code == 0 and "FAIL" not in checked, checked
 
 
+def test_who_looks_after_dead_letters_may_replay_and_purge(guarded: Guarded) -> None:
+    guarded.grant()
+    guarded.configure("scram.yaml", guarded.kafka.doors.scram)
+    guarded.line.publish(b"no JSON", 0)
+    guarded.line.publish(b"no JSON either", 1)
+    guarded.line.flush()
+    assert guarded.line.start("--exit-when-idle", "1").wait() == 0
+    guarded.become("streamer-operator")
+    guarded.grant("streamer-operator", without="Delete")
+    code, said = guarded.command("dlq", "replay")
+    assert code == 0 and "replayed 2 of 2" in said, said
+    code, said = guarded.command("dlq", "rebuild")
+    assert code == 0, said
+    code, said = guarded.command("dlq", "purge", "--yes")
+    assert code != 0 and "uthorization" in said, said
+    guarded.grant("streamer-operator")
+    code, said = guarded.command("dlq", "purge", "--yes")
+    assert code == 0 and "deleted 2" in said, said
+
+
+def test_what_is_delayed_is_brought_back_by_its_own_user(guarded: Guarded) -> None:
+    guarded.grant()
+    guarded.configure("scram.yaml", guarded.kafka.doors.scram)
+    base = f"retry-{guarded.line.input}"
+    guarded.line.config["topics"]["retry"] = base
+    guarded.line.config["retry"] = {"policy": "delay", "deadline": 0, "delays": [1]}
+    plain = guarded.folder / "plain.yaml"
+    operator = {"bootstrap_servers": guarded.kafka.bootstrap_servers}
+    plain.write_bytes(msgspec.yaml.encode(guarded.line.config | {"kafka": operator}))
+    assert cli.main(["topics", "create", "--partitions", "2", "--config", str(plain)]) == 0
+    guarded.line.publish(b'{"id": "1", "text": "%s1 nice"}' % BUSY.encode(), 0)
+    guarded.line.flush()
+    worker = ("tests.faults.worker", msgspec.json.encode(Plan()).decode(), "run")
+    for role, module in (
+        ("streamer", worker),
+        ("streamer-retry", ("streamer", "retry")),
+        ("streamer", worker),
+    ):
+        guarded.become(role)
+        guarded.grant(role)
+        process = guarded.line.start("--exit-when-idle", "1", module=module)
+        said = process.log.read_text("utf-8") if process.wait() else ""
+        assert not said, said
+    assert len(guarded.line.reader(f"{base}.1s").all()) == 1
+    assert len(guarded.line.reader(guarded.line.output).all()) == 1
+
+
 def test_a_wrong_password_is_told(guarded: Guarded) -> None:
     guarded.grant()
     guarded.configure("scram.yaml", guarded.kafka.doors.scram)
@@ -210,6 +284,44 @@ def test_a_topic_that_is_denied_is_told(guarded: Guarded, name: str) -> None:
     code, said = guarded.command("run")
     denied = {"texts.in": "input", "sentiment.out": "output", "texts.dlq": "dead_letters"}[name]
     assert code == 3 and f"no topic {getattr(guarded.line, denied)}" in said and "no right to see it" in said
+
+
+def test_a_neighbour_whose_name_begins_the_same_is_out_of_reach(guarded: Guarded) -> None:
+    """What the page grants to the group `streamer`, it does not grant to be used on `streamer-payments`."""
+    guarded.grant()
+    guarded.configure("scram.yaml", guarded.kafka.doors.scram)
+    group = guarded.line.config["kafka"]["group_id"]
+    with redis.Redis.from_url(guarded.store.url) as operator:
+
+        def may(key: str) -> bool:
+            told = operator.execute_command("ACL", "DRYRUN", "streamer", "HSET", key, "field", "value")
+            return bool(told == b"OK")
+
+        own = f"streamer:{group}:"
+        assert may(f"{hash_tag(own + 'dead:')}:letters")
+        for tag in (hash_tag(own), *spread(own)):
+            assert may(f"{tag}:claims"), tag
+        for other in (f"{group}-payments", f"{group}s", f"{group}}}x", group[:-1]):
+            assert not may(f"{hash_tag(f'streamer:{other}:')}:claims"), other
+            assert not may(f"{spread(f'streamer:{other}:')[0]}:claims"), other
+        assert not may(f"{{streamer:{group}-payments:0}}x")
+    settings = guarded.line.config["kafka"]
+    for id, refused in ((f"{group}.a", False), (f"{group}-payments.a", True)):
+        producer = Producer(
+            {
+                "bootstrap.servers": settings["bootstrap_servers"],
+                **example("scram.yaml")["kafka"]["properties"],
+                "ssl.ca.location": str(guarded.folder / "kafka-ca.pem"),
+                "sasl.username": guarded.user,
+                "sasl.password": PASSWORD,
+                "transactional.id": id,
+            }
+        )
+        if refused:
+            with pytest.raises(KafkaException, match="TRANSACTIONAL_ID_AUTHORIZATION_FAILED"):
+                producer.init_transactions(30)
+        else:
+            producer.init_transactions(30)
 
 
 def test_a_group_that_is_denied_is_told(guarded: Guarded) -> None:
