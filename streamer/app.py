@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from streamer import __version__
+from streamer.backends import ready
 from streamer.cluster import Cluster, describe
 from streamer.codec import Decoder, encode
 from streamer.delays import RetryPolicy, topics_of
@@ -146,6 +148,7 @@ def load_backend(config: Config) -> Model:
 
         fake = config.fake
         return FakeBackend(base_ms=fake.base_ms, per_text_us=fake.per_text_us, per_token_us=fake.per_token_us)
+    began = time.monotonic()  # before torch is imported, which takes its time too
     from streamer.backends.torch import TorchBackend
     from streamer.backends.torch.long_texts import LongTexts
 
@@ -161,8 +164,8 @@ def load_backend(config: Config) -> Model:
         task=model.task,
         long_texts=LongTexts(model.long_texts, model.window_overlap, model.max_windows, model.window_pooling),
     )
-    seconds = backend.warm_up()
-    log.info("model ready after %.1f s", seconds, extra={"model": backend.describe()})
+    loaded = time.monotonic() - began
+    ready(backend.describe(), loading=loaded, warming=backend.warm_up())
     return backend
 
 

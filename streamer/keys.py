@@ -21,7 +21,7 @@ WORDS = {
     "bool": "true or false",
     "array": "a list",
     "object": "a mapping",
-    "null": "nothing",
+    "null": "null",
 }
 # What a section's patterns stand for.
 EXAMPLES = {
@@ -109,7 +109,9 @@ def explain(message: str, written: Mapping[str, Any]) -> tuple[str, str]:
     if "matching regex" in text:
         # The value is not repeated: an address may hold a password.
         return key, f"expected {EXAMPLES[key.partition('.')[0]]}"
-    text = re.sub(r"\b[a-z]+\b", lambda word: WORDS.get(word[0], word[0]), text.replace("`", ""))
+    text = re.sub(
+        r"\b[a-z]+\b", lambda word: WORDS.get(word[0], word[0]), text.replace("`", "").replace(" | ", " or ")
+    )
     shown = key in kinds() and isinstance(value, str | int | float) and "got" not in text
     return key, text[0].lower() + text[1:] + (f", got {value}" if shown else "")
 

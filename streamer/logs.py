@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TextIO
@@ -20,6 +21,8 @@ from typing import Any, Literal, TextIO
 import msgspec
 
 from streamer.errors import StreamerError
+
+log = logging.getLogger(__name__)
 
 # What every LogRecord has of its own; the rest came in as `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -43,6 +46,17 @@ def configure(
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("streamer").setLevel(level.upper())
     logging.captureWarnings(True)
+
+
+def say_last(message: str, exit_code: int) -> bool:
+    """Log why the command ends, behind what was left out so far. False where no JSON log is configured."""
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, SparingHandler)]
+    for handler in handlers:
+        handler.catch_up()
+    if not any(isinstance(handler.formatter, JsonFormatter) for handler in handlers):
+        return False
+    log.error("%s", message, extra={"exit_code": exit_code})
+    return True
 
 
 def _calm(record: logging.LogRecord) -> bool:
@@ -83,9 +97,15 @@ class SparingHandler(logging.StreamHandler[TextIO]):
             self._said[key] = now + self._repeat, 0, record
         super().emit(record)
 
+    def catch_up(self) -> None:
+        """Say what was left out so far, and each warning anew when it comes again."""
+        with self.lock or nullcontext():
+            self._tell(math.inf)
+            self._said.clear()
+
     def close(self) -> None:
         """Say what was left out last."""
-        self._tell(math.inf)
+        self.catch_up()
         super().close()
 
     def _tell(self, now: float) -> None:

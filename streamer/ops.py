@@ -70,7 +70,8 @@ class OpsServer:
             self._server = ThreadingHTTPServer((host, port), Handler)
         except OSError as error:
             raise StartupError(
-                f"ops cannot listen on {host}:{port} ({error.strerror}): set ops.host and ops.port"
+                f"ops cannot listen on {host}:{port} ({error.strerror}): set ops.host and ops.port, "
+                "or for one process on a shared configuration STREAMER__OPS__PORT"
             ) from error
         self.port: int = self._server.server_address[1]
         Thread(target=self._server.serve_forever, name="ops", daemon=True).start()

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from types import ModuleType
 
 from streamer import __version__
+from streamer.cli import hints, signals
 from streamer.errors import StreamerError
 
 COMMANDS = (
@@ -32,13 +33,18 @@ COMMANDS = (
     "topics",
     "dlq",
 )
+WORKERS = ("run", "retry")  # they end in good order when they are told to
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # what a shell says of a process that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; docs/configuration.md lists them."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv is None:
+        argv = sys.argv[1:]
+        if argv and argv[0] in WORKERS:
+            # Until there is something to finish: a model takes a while to load.
+            signals.handle(sys.exit)
     args: argparse.Namespace | None = None
     try:
         args = _parser(argv).parse_args(argv)
@@ -52,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
-        return _fail(error, debug=getattr(args, "debug", False))
+        return _fail(error, args or argparse.Namespace())
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -93,11 +99,12 @@ def _nested(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     ]
 
 
-def _fail(error: Exception, *, debug: bool) -> int:
+def _fail(error: Exception, args: argparse.Namespace) -> int:
+    debug = getattr(args, "debug", False)
     if debug:
         traceback.print_exception(error)
     if isinstance(error, StreamerError):
-        message, code = str(error), error.exit_code
+        message, code = hints.completed(str(error), getattr(args, "config", None)), error.exit_code
     elif isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
         message, code = f"{name}{error.strerror}", 1
@@ -107,5 +114,8 @@ def _fail(error: Exception, *, debug: bool) -> int:
         place = f"{os.path.basename(frame.filename)}:{frame.lineno}"
         hint = "" if debug else "; run it again with --debug to see the traceback, and report it"
         message, code = f"unexpected {type(error).__name__} at {place}{hint}", 1
-    print(f"streamer: error: {message}", file=sys.stderr)
+    from streamer import logs
+
+    if not logs.say_last(message, code):
+        print(f"streamer: error: {message}", file=sys.stderr)
     return code

@@ -72,9 +72,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, and show a table. Raises Incomplete when a case loses a text."""
     import msgspec
-    from rich.console import Console
 
     from streamer.bench import plot, report
+    from streamer.cli.console import Console
 
     if args.plot is not None:
         plot.require()

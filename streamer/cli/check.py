@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from streamer.app import retry_group, retry_topics
 from streamer.cli import clients
+from streamer.cli.hints import command
 from streamer.cli.options import add_config, load_config
 from streamer.errors import ConfigurationError, StartupError, StreamerError, TransientError
 from streamer.redaction import without_credentials
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 NAME = "check"
 HELP = "check configuration, broker, topics, Redis, model and device"
+UNSHOWN = ("name", "flops_of_text")  # of a model: told before, and what only the metrics reckon with
 DEAD_LETTER_HEADERS = 4096  # bytes that a dead letter may add to its record
 
 
@@ -30,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """A line for each thing: ok, warn or FAIL and the way out. 0, 2 (configuration) or 3 (anything else)."""
-    report = Report()
+    report = Report(args.config)
     try:
         config = load_config(args)
         _check_properties(config)
@@ -47,10 +50,11 @@ def run(args: argparse.Namespace) -> int:
 class Report:
     """Prints as it goes: what is slow is seen to be slow."""
 
-    def __init__(self) -> None:
-        from rich.console import Console
+    def __init__(self, given: Path | None) -> None:
+        from streamer.cli.console import Console
 
         self.failed = 0
+        self.given = given
         self._console = Console(highlight=False)
 
     def say(
@@ -103,7 +107,7 @@ def _check_kafka(report: Report, config: Config) -> None:
             found[role] = _settings(report, admin, name)
             _check_topic(report, role, metadata, found[role], brokers=count)
         else:
-            report.say("FAIL", "topic", f"{name} ({role}) is missing", "streamer topics create")
+            report.say("FAIL", "topic", f"{name} ({role}) is missing", command("topics create", report.given))
     _compare_topics(report, config, found)
     if retry_topics(config):
         _check_retries(report, admin, config)
@@ -126,7 +130,7 @@ def _check_retries(report: Report, admin: AdminClient, config: Config) -> None:
             "warn",
             "retry",
             f"retry.policy is delay, and nobody is seen in the group {group}: nothing would come back",
-            "streamer retry, beside the workers",
+            command("retry", report.given) + ", beside the workers",
         )
 
 
@@ -263,7 +267,7 @@ def _check_model(report: Report, config: Config) -> None:
         return
     described: dict[str, Any] = getattr(backend, "describe", dict)()
     device = described.pop("device", None)
-    details = ", ".join(f"{name} {_shown(value)}" for name, value in described.items() if name != "name")
+    details = ", ".join(f"{name} {_shown(value)}" for name, value in described.items() if name not in UNSHOWN)
     report.say("ok", "model", f"{backend.name}: {details}")
     if device is not None:
         report.say("ok", "device", str(device))
@@ -278,5 +282,5 @@ def _shown(value: object) -> str:
 def _days(milliseconds: int) -> str:
     if milliseconds < 0:
         return "for ever"
-    days = milliseconds / 86_400_000
+    days = round(milliseconds / 86_400_000, 1)
     return f"{days:g} days" if days >= 1 else f"{milliseconds / 3_600_000:.2g} hours"

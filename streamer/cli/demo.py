@@ -32,8 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    from streamer.cli.console import Console
     from streamer.embedded.demo import Options, program, run_demo
 
     console = Console(highlight=False)

@@ -59,7 +59,7 @@ def _work(
             log.info("done: %d records brought back, %d dead letters", metrics.records, metrics.dead.total())
             return 0
         except FatalError as error:
-            log.critical("%s", error)
+            log.critical("%s", error, extra={"exit_code": error.exit_code})
             mover.close()
             return error.exit_code
         except StreamerError as error:

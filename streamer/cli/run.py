@@ -52,7 +52,7 @@ def _work(engine: Engine, exit_when_idle: float | None) -> int:
     try:
         engine.run(exit_when_idle)
     except StreamerError as error:
-        log.critical("%s", error)
+        log.critical("%s", error, extra={"exit_code": error.exit_code})
         if isinstance(error, DeviceError):
             dump_threads()
         else:

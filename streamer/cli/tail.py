@@ -105,7 +105,7 @@ class _Readable:
     """A coloured line each."""
 
     def __init__(self, *, dead: bool) -> None:
-        from rich.console import Console
+        from streamer.cli.console import Console
 
         self._console = Console(highlight=False)
         self._decode = msgspec.json.Decoder(Result).decode

@@ -196,10 +196,13 @@ class TestRun:
         self, process: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("STREAMER__TOPICS__INPUT", "nobody-made-this")
+        monkeypatch.setenv("STREAMER__LOG__FORMAT", "json")
         worker = process("run")
         _, err = worker.communicate(timeout=30)
         assert worker.returncode == 3
-        assert "streamer topics create" in err and "Traceback" not in err
+        lines = [json.loads(line) for line in err.splitlines()]
+        assert (lines[-1]["level"], lines[-1]["exit_code"]) == ("error", 3)
+        assert "streamer topics create" in lines[-1]["message"]
 
     def test_a_property_that_librdkafka_does_not_know_is_2(
         self, process: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
@@ -208,7 +211,8 @@ class TestRun:
         worker = process("run")
         _, err = worker.communicate(timeout=30)
         assert worker.returncode == 2
-        assert 'kafka.consumer or kafka.producer: No such configuration property: "fetch.maximum"' in err
+        said = json.loads(err.splitlines()[-1])["message"]
+        assert 'kafka.consumer or kafka.producer: No such configuration property: "fetch.maximum"' in said
 
 
 class TestTail:
@@ -240,14 +244,19 @@ class TestTail:
         assert len(contents(streamer, topics.output)) == 1
         assert len(contents(streamer, topics.output)) == 1
 
+    @pytest.mark.parametrize("options", [["--json"], []])
     def test_a_reader_that_leaves(
-        self, process: Callable[..., subprocess.Popen[str]], topics: Topics, kafka: KafkaServer
+        self,
+        process: Callable[..., subprocess.Popen[str]],
+        topics: Topics,
+        kafka: KafkaServer,
+        options: list[str],
     ) -> None:
         producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
         for number in range(5000):
             producer.produce(topics.output, self.result(f"{number:0100}"))
         producer.flush(10)
-        reader = process("tail", "--from-beginning", "--json", "--exit-when-idle", "20")
+        reader = process("tail", "--from-beginning", *options, "--exit-when-idle", "20")
         assert reader.stdout is not None and reader.stderr is not None
         reader.stdout.readline()
         reader.stdout.close()
@@ -275,10 +284,11 @@ class TestCheck:
     ) -> None:
         monkeypatch.setenv("STREAMER__TOPICS__INPUT", "nobody-made-this")
         monkeypatch.setenv("STREAMER__REDIS__URL", "redis://:hunter2@127.0.0.1:1/0")
-        code, out, err = streamer("check")
+        given = str(ROOT / "config/streamer.yaml")
+        code, out, err = streamer("check", "--config", given)
         assert code == 3
         assert "FAIL  topic          nobody-made-this (input) is missing" in out
-        assert "-> streamer topics create" in out
+        assert f"-> streamer topics create --config {given}\n" in out
         assert "FAIL  redis          redis://***@127.0.0.1:1/0: " in out
         assert "hunter2" not in out + err
 

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -386,6 +387,59 @@ class TestRun:
         assert cli.main(["run"]) == 0
         assert engine.done == ["run None", "stop"]
 
+    def test_a_signal_before_there_is_an_engine_ends_it_in_good_order(self, tmp_path: Path) -> None:
+        """Told while it loads the model: nothing was read, so nothing is to be finished."""
+        loading = tmp_path / "loading"
+        code = (
+            "import sys, time, types, pathlib\n"
+            "def build(config, metrics):\n"
+            f"    pathlib.Path({str(loading)!r}).touch()\n"
+            "    time.sleep(60)\n"
+            "app = sys.modules['streamer.app'] = types.ModuleType('streamer.app')\n"
+            "app.build, app.kafka_settings = build, None\n"
+            "from streamer.cli import main\n"
+            "sys.argv[1:] = ['run']\n"
+            "sys.exit(main())"
+        )
+        worker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 30
+        while not loading.exists() and worker.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        worker.terminate()
+        _, err = worker.communicate(timeout=30)
+        assert worker.returncode == 0, err
+        assert "Traceback" not in err
+
+    def test_a_worker_can_be_told_to_end_from_its_first_line_on(self) -> None:
+        """Before its modules are imported, where most of an idle start goes."""
+        code = (
+            "import os, signal, sys, streamer.cli as cli\n"
+            "cli._parser = lambda argv: os.kill(os.getpid(), signal.SIGTERM)\n"
+            "sys.argv[1:] = [sys.argv[1]]\n"
+            "sys.exit(cli.main())"
+        )
+        codes = {
+            command: subprocess.run([sys.executable, "-c", code, command], cwd=ROOT, check=False).returncode
+            for command in ("run", "retry", "tail")
+        }
+        assert codes == {"run": 0, "retry": 0, "tail": -signal.SIGTERM}
+
+    def test_the_error_that_ends_it_is_in_the_log(
+        self, built: Any, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        engine = FakeEngine()
+        built(engine)
+
+        def build(config: object, metrics: object) -> FakeEngine:
+            raise StartupError("no topic texts.in: create it with `streamer topics create`")
+
+        sys.modules["streamer.app"].build = build  # type: ignore[attr-defined]
+        config = ROOT / "config/streamer.yaml"
+        assert cli.main(["run", "--config", str(config)]) == 3
+        last = [json.loads(line) for line in capfd.readouterr().err.splitlines()][-1]
+        assert (last["level"], last["exit_code"]) == ("error", 3)
+        assert last["message"].endswith(f"create it with `streamer topics create --config {config}`")
+
     def test_a_second_signal_leaves_at_once(self, built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         class Left(BaseException):
             pass
@@ -405,11 +459,14 @@ class TestRun:
             os.kill(os.getpid(), signal.SIGINT)
         assert (stops, codes) == ([1], [130])
 
-    def test_a_fatal_error_closes_without_a_commit(self, built: Any) -> None:
+    def test_a_fatal_error_closes_without_a_commit(
+        self, built: Any, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         engine = FakeEngine(FatalError("fenced"))
         built(engine)
         assert cli.main(["run"]) == 5
         assert engine.done == ["run None", "leave", "close"]
+        assert json.loads(capfd.readouterr().err.splitlines()[-1])["exit_code"] == 5
 
     def test_a_broken_device_does_not_wait_for_its_thread(
         self, built: Any, monkeypatch: pytest.MonkeyPatch
@@ -475,3 +532,20 @@ class TestLogs:
     def test_the_configuration_can_be_logged(self) -> None:
         line = logs.JsonFormatter().format(self.record("configuration", **Config().redacted()))
         assert json.loads(line)["kafka"]["group_id"] == "streamer"
+
+
+def test_what_a_model_says_of_itself_has_no_coefficients(caplog: pytest.LogCaptureFixture) -> None:
+    from streamer import backends
+
+    caplog.set_level(logging.INFO, logger="streamer.backends")
+    described = {"name": "m", "device": "cpu", "flops_of_text": (1.0000001, 2.0, 3.0)}
+    backends.ready(described, loading=5.0, warming=0.75)
+    (line,) = caplog.records
+    assert line.getMessage() == "model ready after 5.8 s: 5.0 s to load it, 0.8 s to warm it up"
+    assert vars(line)["model"] == {"name": "m", "device": "cpu"}
+
+
+def test_days_are_rounded() -> None:
+    from streamer.cli.check import _days
+
+    assert (_days(2_419_208_640), _days(604_800_000), _days(-1)) == ("28 days", "7 days", "for ever")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
+from streamer import logs
 from streamer.logs import JsonFormatter, SparingHandler
 
 
@@ -29,6 +30,17 @@ class Log:
         """Message and how many of its kind were left out before it."""
         found: list[dict[str, Any]] = [json.loads(line) for line in self.stream.getvalue().splitlines()]
         return [(line["message"], line.get("left_out", 0)) for line in found]
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("streamer").setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture
@@ -75,6 +87,27 @@ def test_the_last_count_is_told_at_the_end(log: Log) -> None:
         log.logger.warning("number %d", number)
     log.handler.close()
     assert log.lines() == [("number 0", 0), ("number 2", 2)]
+
+
+def test_the_last_word_of_a_command_comes_behind_what_was_left_out(
+    capfd: pytest.CaptureFixture[str], logging_restored: None
+) -> None:
+    logs.configure("json", "info", repeat=60)
+    for number in range(3):
+        logging.getLogger("streamer.test").warning("number %d", number)
+    assert logs.say_last("why", 3)
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [(line["message"], line.get("left_out")) for line in lines] == [
+        ("number 0", None),
+        ("number 2", 2),
+        ("why", None),
+    ]
+    assert (lines[-1]["level"], lines[-1]["exit_code"]) == ("error", 3)
+
+
+def test_people_are_told_the_last_word_by_the_command_line(logging_restored: None) -> None:
+    logs.configure("text")
+    assert not logs.say_last("why", 3)
 
 
 def test_it_can_be_turned_off() -> None:

@@ -65,3 +65,10 @@ def test_python_has_the_module(command: str) -> None:
 def test_what_it_links_to_is_there(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_its_example_of_a_result_is_of_the_model_that_ships() -> None:
+    from streamer.backends.torch.location import SHIPPED, content_hash
+
+    (shown,) = re.findall(r'"model": "sentiment", "revision": "(\w+)"', PAGES[0].read_text("utf-8"))
+    assert shown == content_hash(SHIPPED / "sentiment")
