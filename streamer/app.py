@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from streamer.state.connection import Client
     from streamer.state.redis import RedisDeduplicator
     from streamer.tracing import Tracing
-
-log = logging.getLogger(__name__)
 
 
 class Model(Backend, Protocol):
@@ -164,8 +161,7 @@ def load_backend(config: Config) -> Model:
         task=model.task,
         long_texts=LongTexts(model.long_texts, model.window_overlap, model.max_windows, model.window_pooling),
     )
-    loaded = time.monotonic() - began
-    ready(backend.describe(), loading=loaded, warming=backend.warm_up())
+    ready(loading=time.monotonic() - began, warming=backend.warm_up(), described=backend.describe())
     return backend
 
 

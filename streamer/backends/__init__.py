@@ -14,7 +14,7 @@ def for_people(described: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in described.items() if name != "flops_of_text"}
 
 
-def ready(described: Mapping[str, Any], *, loading: float, warming: float) -> None:
+def ready(*, loading: float, warming: float, described: Mapping[str, Any]) -> None:
     """Log the model and how many seconds it took, from before its libraries were imported."""
     said = "model ready after %.1f s: %.1f s to load it, %.1f s to warm it up"
     log.info(said, loading + warming, loading, warming, extra={"model": for_people(described)})

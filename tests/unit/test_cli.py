@@ -539,7 +539,7 @@ def test_what_a_model_says_of_itself_has_no_coefficients(caplog: pytest.LogCaptu
 
     caplog.set_level(logging.INFO, logger="streamer.backends")
     described = {"name": "m", "device": "cpu", "flops_of_text": (1.0000001, 2.0, 3.0)}
-    backends.ready(described, loading=5.0, warming=0.75)
+    backends.ready(loading=5.0, warming=0.75, described=described)
     (line,) = caplog.records
     assert line.getMessage() == "model ready after 5.8 s: 5.0 s to load it, 0.8 s to warm it up"
     assert vars(line)["model"] == {"name": "m", "device": "cpu"}
