@@ -50,13 +50,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--rate and --tokens are needed: texts a second, and tokens of a text on average")
     row = capacity.find(capacity.rows(args.figures), args.device, args.model)
     found = capacity.plan(row, args.rate, args.tokens)
-    latency = ", ".join(f"{name} {value:.0f} ms" for name, value in found.latency_ms.items())
+    latency = ", ".join(f"{name} {value:.0f} ms" for name, value in row.latency_ms.items())
     print(
         f"workers     {found.workers}, each {found.texts_per_second:,.0f} texts/s at most, "
         f"{found.share:.0%} of that planned\n"
         f"partitions  {found.partitions} at least\n"
         f"budget      about {found.budget:,} tokens a batch; sizing: auto finds it\n"
-        f"latency     {latency} from Kafka to Kafka, as measured at {capacity.HEADROOM:.0%} load\n"
+        f"latency     {latency} from Kafka to Kafka, as measured at {row.latency_share:.0%} load\n"
         f"from        {row.model} in {row.precision} on {row.machine}, {row.date}: "
         f"{row.texts_per_second:,.0f} texts/s of {row.tokens:.0f} tokens"
     )

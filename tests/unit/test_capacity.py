@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from streamer.bench import capacity
-from streamer.bench.capacity import HEADROOM, Row
+from streamer.bench.capacity import LOAD, Row
 from streamer.cli import main
 from streamer.errors import UsageError
 from tests.unit.test_bench import example
@@ -31,8 +31,8 @@ ROW = Row(
 def test_workers_are_enough_and_not_one_too_many() -> None:
     for rate in (1, 799, 801, 5000, 123_456):
         found = capacity.plan(ROW, rate, 50)
-        assert found.workers * 1000 * HEADROOM >= rate > (found.workers - 1) * 1000 * HEADROOM
-        assert found.share <= HEADROOM and found.partitions >= found.workers
+        assert found.workers * 1000 * LOAD >= rate > (found.workers - 1) * 1000 * LOAD
+        assert found.share <= LOAD and found.partitions >= found.workers
 
 
 def test_longer_texts_cost_more_and_shorter_ones_are_not_trusted_to_cost_less() -> None:
