@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from streamer.app import retry_group, retry_topics
 from streamer.cli import clients
+from streamer.cli.exposure import exposures
 from streamer.cli.hints import command
 from streamer.cli.options import add_config, load_config
 from streamer.errors import ConfigurationError, StartupError, StreamerError, TransientError
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
         report.say("FAIL", "configuration", error.detail)
         return error.exit_code
     report.say("ok", "configuration", str(args.config or "defaults and environment"))
+    for subject, detail, way_out in exposures(config):
+        report.say("warn", subject, detail, way_out)
     _check_kafka(report, config)
     _check_redis(report, config)
     _check_model(report, config)
