@@ -94,9 +94,9 @@ class DeadLetterGuard:
             self._refused = 0
             self._longest_row = self._limits.dead_letters_in_a_row
             if self._stops and self._seen >= RECENT:
-                self._stops, self._window = 0, RECENT
                 with _if_redis_is_there():
                     self._memory.resume()
+                    self._stops, self._window = 0, RECENT
 
     def _judge(self, row: int, newest: DeadLetter) -> None:
         self._recent.append((self._seen, newest.reason))

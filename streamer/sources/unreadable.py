@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Position
 
+from streamer.errors import FatalError
 from streamer.records import UNREADABLE, Defect, Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Searches:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = {**settings, **OVERRIDES}
         self._under_way: dict[TopicPartition, Event] = {}
-        self._found: SimpleQueue[tuple[Event, Passage]] = SimpleQueue()
+        self._found: SimpleQueue[tuple[Event, Passage | FatalError]] = SimpleQueue()
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -70,19 +71,27 @@ class Searches:
         unwanted = self._under_way[partition] = Event()
 
         def search() -> None:
-            passage = self._search(partition, first, why, unwanted)
-            if passage is not None:
-                self._found.put((unwanted, passage))
+            try:
+                passage = self._search(partition, first, why, unwanted)
+                if passage is not None:
+                    self._found.put((unwanted, passage))
+            except Exception as failure:
+                what = f"{type(failure).__name__} while looking for the end of a batch"
+                self._found.put((unwanted, FatalError(what)))
 
         Thread(target=search, name="unreadable", daemon=True).start()
 
     def ended(self) -> Iterable[Passage]:
-        """What was found since the last call."""
+        """What was found since the last call. Raises FatalError where nothing can be."""
         while self._under_way:
             try:
                 unwanted, passage = self._found.get_nowait()
             except Empty:
                 return
+            if isinstance(passage, FatalError):
+                if unwanted.is_set():
+                    continue
+                raise passage
             if self._under_way.get(passage.partition) is unwanted:
                 del self._under_way[passage.partition]
                 yield passage

@@ -75,14 +75,19 @@ def connect(
     if cluster:
         options.pop("db", None)  # a cluster has one, and does not like to be asked for it
         nodes = [ClusterNode(host, port) for host, port in hosts]
-        return transient(
-            lambda: RedisCluster(
-                startup_nodes=nodes,
-                retry=Retry(NoBackoff(), 0),
-                require_full_coverage=False,  # a shard that is away is waited for, the others answer
-                **options,
-            )
-        )
+
+        def join() -> RedisCluster:
+            try:
+                return RedisCluster(
+                    startup_nodes=nodes,
+                    retry=Retry(NoBackoff(), 0),
+                    require_full_coverage=False,  # a shard that is away is waited for, the others answer
+                    **options,
+                )
+            except IndexError:  # redis-py looks for the first of the nodes that have slots
+                raise redis.exceptions.RedisClusterException("no node of the cluster has slots") from None
+
+        return transient(join)
     options["retry"] = Retry(NoBackoff(), 0)
     if sentinel is None:
         (host, port), *_ = hosts

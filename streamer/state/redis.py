@@ -208,6 +208,8 @@ class RedisDeduplicator:
                 continue
             for at, raw in zip(holders[::2], holders[1::2], strict=True):
                 number, holder = numbers[at - 1], raw.decode()
+                if jobs[number].lane.closed:
+                    continue  # another has it by now, and what was left for that one stays
                 coordinate = self._coordinate(jobs[number].record)
                 if holder == coordinate + FREE:
                     given_back.append(number)

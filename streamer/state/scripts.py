@@ -18,8 +18,6 @@ if began and now - began >= tonumber(ARGV[1]) then
   redis.call('RENAME', KEYS[1], KEYS[2])
   began = false
 end
-if not began then redis.call('HSET', KEYS[1], '', now) end
-redis.call('EXPIRE', KEYS[1], ARGV[2])
 local held = redis.call('HMGET', KEYS[1], unpack(ids))
 local before = redis.call('HMGET', KEYS[2], unpack(ids))
 local twice, mine, fields, n, holders = ARGV[4] == '1', {}, {}, 0, {}
@@ -31,11 +29,16 @@ for i = 1, #ids do
     fields[n + 1], fields[n + 2] = id, coordinate
     n = n + 2
   else
+    -- One that gave it back is about to hold it again, if it was not written: nobody takes it meanwhile.
+    if twice and holder == coordinate .. '!' then mine[id] = coordinate end
     holders[#holders + 1] = i
     holders[#holders + 1] = holder
   end
 end
+if not began then redis.call('HSET', KEYS[1], '', now) end
 if n > 0 then redis.call('HSET', KEYS[1], unpack(fields)) end
+-- Last: Redis refuses what it has no memory for only as the first write of a script.
+redis.call('EXPIRE', KEYS[1], ARGV[2])
 return holders
 """
 # KEYS: claims, and those before them. ARGV: ids and coordinates, what a claim ends in that is to change, and

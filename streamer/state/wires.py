@@ -131,7 +131,8 @@ class Wires:
     def look_again(self) -> None:
         """Slots may have moved, or a replica may have taken over: the next call is to find it."""
         if isinstance(self.client, RedisCluster):
-            with suppress(*FAILURES):  # all of it is away then, and the answers say so
+            # All of it is away then, and the answers say so. An IndexError: its nodes know of no slots.
+            with suppress(*FAILURES, IndexError):
                 self.client.nodes_manager.initialize()
 
     def _wire(self, key: str) -> Wire:

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from streamer.errors import StartupError, TransientError
+from streamer.ledger import Lane
 from streamer.metrics import Metrics
 from streamer.protocols import Deduplicator
 from streamer.records import TopicPartition
@@ -275,12 +276,35 @@ def test_a_redis_that_evicts_keys_is_refused(breakable_redis: RedisServer) -> No
 
 def test_a_redis_that_is_full_is_waited_for(breakable_redis: RedisServer) -> None:
     claims = over_redis(breakable_redis.url)
-    with redis.Redis.from_url(breakable_redis.url) as client:
-        client.config_set("maxmemory", "1")
-        with pytest.raises(TransientError):
-            claim(claims, [job(0, id="a")])
-        client.config_set("maxmemory", "0")
-    assert claim(claims, [job(0, id="a")]) == [GO_ON]
+    for first in (0, 10):  # without claims there, and with some
+        with redis.Redis.from_url(breakable_redis.url) as client:
+            client.config_set("maxmemory", "1")
+            with pytest.raises(TransientError):
+                claim(claims, [job(first, id=f"id-{first}")])
+            client.config_set("maxmemory", "0")
+        assert claim(claims, [job(first, id=f"id-{first}")]) == [GO_ON]
+
+
+def test_what_a_lane_that_has_closed_asked_for_takes_nothing_from_the_next_owner(redis_url: str) -> None:
+    lane = Lane(FIRST)
+    held = job(0, id="a", lane=lane)
+    claim(over_redis(redis_url), [held])
+    late, heir = over_redis(redis_url), over_redis(redis_url)
+    answer = late.claim([held])
+    lane.closed = True
+    late.leave({FIRST: 1})
+    assert answer.get(5) == [GO_ON]
+    again = job(0, id="a")
+    assert claim(heir, [again]) == [GO_ON]
+    assert again.lane.survived == 1, "it was left in good order: nobody is suspected"
+
+
+def test_of_one_that_gave_back_and_another_with_its_id_in_a_window_one_goes_on(claims: Deduplicator) -> None:
+    """The first one's worker died before that was marked, and both are read again."""
+    first, other = job(0, id="a"), job(1, id="a")
+    claim(claims, [first])
+    claims.give_back([first])
+    assert claim(claims, [first, other]) == [GO_ON, "same_window"]
 
 
 @pytest.mark.parametrize("policy", ["wait", "process"])
