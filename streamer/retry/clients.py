@@ -44,7 +44,8 @@ def consumer(settings: Mapping[str, Any], group: str, metrics: Metrics) -> Consu
         metrics.brokers_up = found.brokers_up
         metrics.member = found.coordinated and made is not None and bool(made.memberid())
 
-    own = {name: value for name, value in settings.items() if name != "partition.assignment.strategy"}
+    others = "partition.assignment.strategy", "group.instance.id"
+    own = {name: value for name, value in settings.items() if name not in others}
     if own.get("group.protocol") != "consumer":
         own["partition.assignment.strategy"] = "cooperative-sticky"
     made = Consumer({**CONSUMER, **own, **REQUIRED, **LOGGED, "stats_cb": learn, "group.id": group})

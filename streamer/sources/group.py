@@ -12,6 +12,8 @@ from confluent_kafka import TopicPartition as Position
 from streamer.errors import FatalError, TransientError
 from streamer.records import TopicPartition
 
+ASSIGNOR = "partition.assignment.strategy"
+COOPERATIVE = "cooperative-sticky"
 ANSWER = 1.0  # seconds for the broker's answer
 # Nothing that waiting would mend.
 HOPELESS = {
@@ -86,6 +88,26 @@ class KafkaGroup:
         if answer is None:
             raise TransientError(f"the end of {partition}: no answer")
         return answer[1]
+
+
+def with_assignor(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A consumer's settings with how members share the partitions out: by default cooperatively.
+
+    Not static members: a cooperative rebalance is two. Should a member die between them, its heir gets what
+    the first one left it, nobody starts the second, and what was to move has no owner, until somebody comes
+    or goes. With KIP-848 the broker assigns, and librdkafka refuses to be told how.
+    """
+    chosen = dict(settings)
+    if chosen.get("group.protocol") == "consumer":
+        chosen.pop(ASSIGNOR, None)
+    else:
+        chosen.setdefault(ASSIGNOR, "range" if "group.instance.id" in chosen else COOPERATIVE)
+    return chosen
+
+
+def is_cooperative(chosen: Mapping[str, Any]) -> bool:
+    """Whether partitions come and go one by one, and not all at once."""
+    return bool(chosen.get(ASSIGNOR, COOPERATIVE) == COOPERATIVE)
 
 
 def partition_of(position: Position) -> TopicPartition:

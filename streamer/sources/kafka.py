@@ -26,16 +26,15 @@ from streamer.messages import read
 from streamer.metrics import Metrics
 from streamer.protocols import Assignment
 from streamer.records import Record, TopicPartition
-from streamer.sources import unreadable
+from streamer.sources import group, unreadable
 from streamer.sources.commits import Commits
-from streamer.sources.group import HOPELESS, KafkaGroup, ending, no_way_on, partition_of, partitions_of
+from streamer.sources.group import KafkaGroup, ending, no_way_on, partition_of, partitions_of
 from streamer.statistics import Statistics, read_statistics
 
 log = logging.getLogger(__name__)
 
 DEFAULTS: dict[str, Any] = {
     "auto.offset.reset": "earliest",
-    "partition.assignment.strategy": "cooperative-sticky",
     # Sized to a few windows, not to the 64 MB and 100,000 records a partition of the defaults.
     "queued.max.messages.kbytes": 16384,
     "queued.min.messages": 20000,
@@ -69,11 +68,8 @@ class KafkaSource:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        merged = {**DEFAULTS, **settings, **REQUIRED}
-        new_protocol = merged.get("group.protocol") == "consumer"
-        if new_protocol:
-            del merged["partition.assignment.strategy"]  # librdkafka refuses it: the broker assigns
-        self._incremental = new_protocol or merged["partition.assignment.strategy"] == "cooperative-sticky"
+        merged = group.with_assignor({**DEFAULTS, **settings, **REQUIRED})
+        self._incremental = group.is_cooperative(merged)
         self._topic = topic
         self._metrics = metrics = metrics or Metrics()
         self._clock = clock
@@ -203,7 +199,7 @@ class KafkaSource:
             partition = self._place(message)
             if partition in self._owned and partition not in self._searches:
                 self._ends[partition] = message.offset() or 0
-        elif error.fatal() or error.code() in HOPELESS:
+        elif error.fatal() or error.code() in group.HOPELESS:
             raise ending(error)
         elif error.code() in unreadable.CODES and (message.offset() or 0) >= 0:
             self._hold(message, error)
