@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
@@ -10,9 +11,19 @@ from typing import Any, Protocol
 
 import pytest
 
+from streamer.logs import SparingHandler
 from tests.servers import KafkaServer, RedisServer, start_kafka, start_redis
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """What a command configures here ends with its test: it writes to the standard error of that one."""
+    yield
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if isinstance(each, SparingHandler)]:
+        root.removeHandler(handler)
 
 
 class MakeTopic(Protocol):

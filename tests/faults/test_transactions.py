@@ -61,6 +61,12 @@ def test_of_two_workers_with_one_transactional_id_the_elder_ends_with_code_5(mak
     wait_for_an_open_transaction(world, elder)
     fault = world.broken()
     world.start(plan=BUSY)
+
+    def ended() -> bool:
+        world.send(2)  # it finds out when it has something to publish
+        return not elder.runs
+
+    wait_until(ended, "the end of the elder")
     assert elder.wait() == 5
     fault.end = time.time()
     assert elder.said("give each a kafka.transactional_id of its own")
