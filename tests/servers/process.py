@@ -159,20 +159,26 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
+_taken: set[int] = set()  # ports that were handed out: a server has several, and listens on none yet
+
+
 def free_port() -> int:
-    """A loopback port that nothing listens on.
+    """A loopback port that nothing listens on, another one at each call.
 
     It lies below the range from which systems take the ports of outgoing connections: while a server is down,
     a client that keeps connecting to a port of that range may get hold of it, and the restart would fail.
     """
     for _ in range(1000):
         port = random.randrange(15_000, 30_000)
+        if port in _taken:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _taken.add(port)
             return port
     raise ServerError("no free loopback port between 15000 and 30000")
 
