@@ -83,12 +83,13 @@ class Claims:
                 job.settled = Skip(verdict)
             elif not job.lane.closed:
                 mine.append(job)
-        for job in mine:
+        if asked_before:
             # A call whose answer was lost finds its own claims: nobody has died of them. Only what the very
             # first call for a partition finds may be an earlier run's as well.
-            job.suspect = job.suspect and not (asked_before and job.lane.claimed)
-        for job in mine:
-            job.lane.claimed = True
+            for job in mine:
+                job.suspect = job.suspect and not job.lane.claimed
+        for lane in {job.lane for job in mine}:
+            lane.claimed = True
         return mine
 
     def leave(self, offsets: Mapping[TopicPartition, int]) -> None:

@@ -134,8 +134,9 @@ class Engine:
         """Tokenize what is claimed, plan batches. Claim the next window, offer batches to the worker."""
         self._plan.wake(self._clock())
         if self._claims and not self._plan.holds(PLANNED_AHEAD):
-            claimed = self._claims.take(GLANCE if self._starving else 0.0)
-            self._plan.add(*self._suspects.part(self._judge.decoded(claimed)))
+            claimed = self._judge.decoded(self._claims.take(GLANCE if self._starving else 0.0))
+            if claimed:
+                self._plan.add(*self._suspects.part(claimed))
         now = self._clock()
         if self._may_close(now):
             self._observer.window_closes(now)

@@ -34,7 +34,7 @@ class Row(Struct, omit_defaults=True):
     tokens_per_second: float
     budget: int
     latency_ms: dict[str, float]
-    latency_share: float = 0.8  # of the speed, at which that latency was measured
+    latency_share: float  # of the speed, at which that latency was measured
 
 
 class Capacity(Struct):

@@ -35,7 +35,7 @@ def test_kill_9_at_random_loses_nothing(make_world: MakeWorld, delivery: str) ->
     slots = [world.start(static=f"slot-{slot}", plan=Plan(jitter_ms=5)) for slot in range(2)]
     world.send(2000)
     # Before it has work in hand, an heir waits for the end of the transaction that the dead one had open.
-    longest = 1.6 if delivery == "exactly_once" else 0.8
+    longest = 2.4 if delivery == "exactly_once" else 0.8
     for _ in range(KILLS):
         slot = dice.randrange(2)
         if dice.random() < 0.8:  # else it may not even have joined
@@ -52,7 +52,7 @@ def test_kill_9_at_random_loses_nothing(make_world: MakeWorld, delivery: str) ->
     account = world.finish()
     assert account.faults == KILLS
     hit = sum(worker.said("records unfinished") for worker in world.workers)
-    assert hit > KILLS / 8, f"only {hit} of {KILLS} kills met a worker with work in hand"
+    assert hit > KILLS / 4, f"only {hit} of {KILLS} kills met a worker with work in hand"
 
 
 @pytest.mark.case("2")

@@ -25,6 +25,7 @@ ROW = Row(
     tokens_per_second=50_000.0,
     budget=2048,
     latency_ms={"p50": 20.0, "p99": 90.0},
+    latency_share=0.8,
 )
 
 
