@@ -31,10 +31,11 @@ FOLLOWS, ANOTHER = 0.02, 0.25
 
 
 class Climb:
-    """Finds the best of the sizes `smallest * 2**n`, without ever leaving it for long."""
+    """Finds the best of the sizes `first * 2**n` from `smallest` on, without ever leaving it for long."""
 
-    def __init__(self, smallest: int) -> None:
-        self.size = smallest
+    def __init__(self, smallest: int, first: int) -> None:
+        """The search begins at `first`."""
+        self.size = first
         self._smallest = smallest
         self._turn = 0
         self._pause = SHORT_PAUSE
