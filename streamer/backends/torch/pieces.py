@@ -24,6 +24,9 @@ MOST_TOKENS = 1 << 20
 # Longer ones, in characters, hardly come again.
 LONGEST = 32
 
+# New ones that go to the tokenizer as one text.
+TOGETHER = 32
+
 # What a check of the rules must have seen: accents, composed and not, marks that combine with anything,
 # control characters, wide forms and ligatures, emoji of several code points, scripts without spaces, added
 # tokens, contractions, and runs beyond every bound.
@@ -130,8 +133,7 @@ class Pieces:
         return numbers
 
     def _learn(self, pieces: list[str]) -> None:
-        encodings = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
-        found = [each.ids for each in encodings]
+        found = self._tokenized(pieces)
         counts = np.fromiter(map(len, found), dtype=np.int64, count=len(found))
         first = len(self._counts)
         self._numbers.update(zip(pieces, range(first, first + len(pieces)), strict=True))
@@ -142,9 +144,37 @@ class Pieces:
             if len(piece) == len(ids) == 1:
                 self._token[ord(piece)] = ids[0]
 
+    def _tokenized(self, pieces: list[str]) -> list[list[int]]:
+        """The ids of each piece. Plain words go many to a text, which costs little more than one of them."""
+        plain = [piece for piece in pieces if _is_plain(piece)]
+        known: dict[str, list[int]] = {}
+        groups = [plain[start : start + TOGETHER] for start in range(0, len(plain), TOGETHER)]
+        # A word at either end shows that truncation has cut nothing off.
+        texts = [" ".join(("a", *group, "a")) for group in groups]
+        joined = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        for group, encoding in zip(groups, joined, strict=True):
+            words: list[list[int]] = []
+            last = None
+            for token, word in zip(encoding.ids, encoding.word_ids, strict=True):
+                if word != last:
+                    words.append([])
+                    last = word
+                words[-1].append(token)
+            if len(words) == len(group) + 2:  # every piece has at least one: so each has one
+                known.update(zip(group, words[1:-1], strict=True))
+        others = [piece for piece in pieces if piece not in known]
+        alone = self._tokenizer.encode_batch_fast(others, add_special_tokens=False)
+        known.update((piece, encoding.ids) for piece, encoding in zip(others, alone, strict=True))
+        return [known[piece] for piece in pieces]
+
     def _forget(self) -> None:
         self._numbers.clear()
         self._offsets, self._counts, self._ids = self._offsets[:0], self._counts[:0], self._ids[:0]
+
+
+def _is_plain(piece: str) -> bool:
+    """Is it surely one word, beside others like it: letters of ASCII, or Chinese characters?"""
+    return piece.isalpha() and (piece.isascii() or (min(piece) >= "\u4e00" and max(piece) <= "\u9fa5"))
 
 
 def _ranges(starts: Places, counts: Places) -> Places:
