@@ -32,7 +32,7 @@ class Batching(Section, frozen=True):
         Literal["auto", "fixed"],
         Meta(description="auto fits a batch to the device's measured speed; fixed uses max_tokens"),
     ] = "auto"
-    max_texts: Annotated[Count, Meta(description="texts in a batch")] = 64
+    max_texts: Annotated[Count, Meta(description="texts in a batch")] = 256
     max_tokens: Annotated[Count, Meta(description="tokens in a batch, padding included")] = 16_384
     max_latency_ms: Annotated[
         float,
