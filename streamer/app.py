@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 class Model(Backend, Protocol):
     """A backend that can say what it is, for the log and the metrics.
 
-    `threads` is how many batches it wants to have at a time, each in a thread of its own; `did_not_fit` the
-    tokens of a batch for which its warm-up found no memory, if there was one.
+    `threads` is how many batches it wants to have at a time, each in a thread of its own; `does_not_fit` the
+    tokens of a batch for which it has no memory, as far as its warm-up could tell.
     """
 
     threads: int
-    did_not_fit: int | None
+    does_not_fit: int | None
 
     def describe(self) -> dict[str, Any]: ...
 
@@ -116,7 +116,7 @@ def _introduce(config: Config, model: Mapping[str, Any], metrics: Metrics) -> No
 
 
 def new_budget(config: Config, backend: Model) -> TokenBudget:
-    """As configured, and knowing no more of the device than what did not fit into it."""
+    """As configured, and knowing no more of the device than what does not fit into it."""
     batching = config.batching
     budget = TokenBudget(
         max_texts=batching.max_texts,
@@ -125,8 +125,8 @@ def new_budget(config: Config, backend: Model) -> TokenBudget:
         adaptive=batching.sizing == "auto",
         cost=backend.cost,
     )
-    if backend.did_not_fit is not None:
-        budget.shrink(backend.did_not_fit)
+    if backend.does_not_fit is not None:
+        budget.shrink(backend.does_not_fit)
     return budget
 
 

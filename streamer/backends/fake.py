@@ -56,7 +56,7 @@ class FakeBackend:
             seconds += self._per_token * sum(job.tokens for job in jobs)
         return seconds
 
-    did_not_fit: int | None = None
+    does_not_fit: int | None = None
 
     def warm_up(self) -> float:
         """Nothing to warm up: 0 seconds."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from streamer.backends.torch import TorchBackend
+from streamer.backends.torch import TorchBackend, devices
 from streamer.backends.torch.quantization import FP8_CAPABILITY
 from streamer.errors import OutOfMemory, StartupError
 from tests.tiny_models import TEXTS, classify, jobs_of, save_bert, save_family, save_roberta
@@ -131,6 +132,21 @@ def test_fp8_says_nearly_the_same(tmp_path: Path, family: str) -> None:
 
 def test_warm_up_runs_on_the_device(folder: Path) -> None:
     assert 0 < TorchBackend.load(str(folder), device="cuda").warm_up() < 60
+
+
+def test_the_warm_up_tells_what_the_memory_holds(folder: Path) -> None:
+    """Twice the texts take about twice the memory, and what is said not to fit is more than was run."""
+    backend = TorchBackend.load(str(folder), device="cuda")
+    backend.warm_up()
+    jobs = jobs_of(backend, TEXTS) * 64
+    taken = [
+        devices.memory_taken(backend.device, partial(backend.infer, jobs * times)) or 0 for times in (1, 2)
+    ]
+    assert taken[0]
+    assert taken[1] == pytest.approx(2 * taken[0], rel=0.25)
+    assert backend.does_not_fit
+    assert backend.does_not_fit > 16 * backend.max_length
+    assert devices.memory_free(backend.device) <= torch.cuda.get_device_properties(0).total_memory
 
 
 def test_a_batch_that_does_not_fit_is_out_of_memory_and_the_next_one_runs(folder: Path) -> None:

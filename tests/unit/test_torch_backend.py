@@ -280,7 +280,7 @@ def test_warm_up_says_when_the_device_is_too_small(
         backend.warm_up()
 
 
-def test_what_did_not_fit_at_warm_up_is_never_offered(
+def test_what_does_not_fit_at_warm_up_is_never_offered(
     backend: TorchBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from streamer.app import new_budget
@@ -297,10 +297,35 @@ def test_what_did_not_fit_at_warm_up_is_never_offered(
     try:
         assert new_budget(Config(), backend).ceiling == Config().batching.max_tokens
         backend.warm_up()
-        assert backend.did_not_fit == 16 * backend.max_length
-        assert new_budget(Config(), backend).ceiling <= backend.did_not_fit // 2
+        assert backend.does_not_fit == 16 * backend.max_length
+        assert new_budget(Config(), backend).ceiling <= backend.does_not_fit // 2
     finally:
-        backend.did_not_fit = None  # others share it
+        backend.does_not_fit = None  # others share it
+
+
+def test_memory_bounds_the_batches_of_a_device_that_tells(
+    backend: TorchBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 texts of the warm-up took 1,000 bytes, 4,000 are left for the batches of two threads."""
+    from streamer.app import new_budget
+    from streamer.backends.torch import devices
+    from streamer.settings import Config
+    from streamer.settings.compute import Batching
+
+    def taken(device: Any, run: Any) -> int:
+        run()
+        return 1000
+
+    monkeypatch.setattr(devices, "memory_taken", taken)
+    monkeypatch.setattr(devices, "memory_free", lambda device: 4000)
+    monkeypatch.setattr(backend, "threads", 2)
+    try:
+        backend.warm_up()
+        assert backend.does_not_fit == 2 * 16 * backend.max_length
+        config = Config(batching=Batching(max_tokens=1_000_000, sizing="fixed"))
+        assert new_budget(config, backend).ceiling == 16 * backend.max_length
+    finally:
+        backend.does_not_fit = None  # others share it
 
 
 def test_describe_names_what_was_loaded(backend: TorchBackend, bert: Path) -> None:

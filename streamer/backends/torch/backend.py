@@ -6,6 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,8 @@ class TorchBackend:
         self.threads = self._lanes.threads
         self._task = task
         self._facts = facts
-        # The tokens of the smallest batch of the warm-up that found no memory.
-        self.did_not_fit: int | None = None
+        # The tokens of a batch that the device has no memory for: see `warm_up`.
+        self.does_not_fit: int | None = None
 
     @classmethod
     def load(
@@ -140,18 +141,21 @@ class TorchBackend:
     def warm_up(self, limit: float = 30.0) -> float:
         """Run small and large batches once, so that the first record waits for no kernel.
 
-        Starts no batch after `limit` seconds. Returns the seconds it took. Raises StartupError when the
-        device cannot even take one text of `max_length` tokens.
+        `does_not_fit` is known after that: from a batch that found no memory, or, on CUDA, from what the last
+        one took of what was free, shared by as many batches as run at a time. Starts no batch after `limit`
+        seconds. Returns the seconds it took. Raises StartupError when the device cannot even take one text of
+        `max_length` tokens.
         """
         started = time.perf_counter()
-        for texts, share in SHAPES:
+        for texts, filled in SHAPES:
             if time.perf_counter() - started > limit:
                 log.info("warm-up ended at its limit of %g s", limit)
                 break
-            length = max(1, int(share * self.max_length))
+            length = max(1, int(filled * self.max_length))
             row = self._texts.row(length)
+            rows = [row] * texts
             try:
-                self._logits([row] * texts)
+                taken = devices.memory_taken(self.device, partial(self._logits, rows))
             except OutOfMemory as error:
                 if texts == 1:
                     raise StartupError(
@@ -159,8 +163,11 @@ class TorchBackend:
                         f"'{self.name}': lower model.max_length, or choose another device"
                     ) from error
                 log.warning("warm-up ended early: no memory for %d texts of %d tokens", texts, len(row))
-                self.did_not_fit = texts * len(row)
+                self.does_not_fit = texts * len(row)
                 break
+            if taken:
+                share = devices.memory_free(self.device) / self.threads
+                self.does_not_fit = int(share / taken * texts * len(row))
         return time.perf_counter() - started
 
     def describe(self) -> dict[str, Any]:

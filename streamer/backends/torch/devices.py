@@ -95,6 +95,23 @@ class Lanes:
         return stream
 
 
+def memory_taken(device: torch.device, run: Callable[[], object]) -> int | None:
+    """The bytes that `run` took at its peak beyond what was held before. None on a CPU: it does not say."""
+    if device.type != "cuda":
+        run()
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def memory_free(device: torch.device) -> int:
+    """The bytes that are left for batches on a CUDA device: its own, and what PyTorch keeps for later."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def release_memory(device: torch.device) -> None:
     """Give the cached memory back, so that a smaller batch finds it in one piece."""
     if device.type == "cuda":
