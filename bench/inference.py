@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from streamer.backends.torch import TorchBackend, location  # before torch: it sets what OpenMP reads
 
@@ -66,11 +66,7 @@ class Line:
         answers: dict[int, Answer] = {}
         for start in range(0, len(texts), WINDOW):
             window = texts[start : start + WINDOW]
-            fresh = [
-                Job(RECORD, cast(Lane, None), 0, text=text, tokens=encoding.tokens, encoded=encoding.data)
-                for text, encoding in zip(window, self.backend.encode(window), strict=True)
-                if isinstance(encoding, Encoding)
-            ]
+            fresh = jobs_of(self.backend, window)
             jobs += fresh
             for batch in plan(fresh, self.budget):
                 started = time.perf_counter()
@@ -85,6 +81,21 @@ class Line:
 
 
 RECORD = Record("texts.in", 0, 0, 0, None, None, [])
+
+
+class Encodes(Protocol):
+    """A backend, or what it encodes with."""
+
+    def encode(self, texts: Sequence[str]) -> Sequence[Encoding | Exception]: ...
+
+
+def jobs_of(encoder: Encodes, texts: Sequence[str]) -> list[Job]:
+    """What the engine makes of texts, of those that the model takes."""
+    return [
+        Job(RECORD, cast(Lane, None), 0, text=text, tokens=encoding.tokens, encoded=encoding.data)
+        for text, encoding in zip(texts, encoder.encode(texts), strict=True)
+        if isinstance(encoding, Encoding)
+    ]
 
 
 def main() -> None:
