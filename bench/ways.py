@@ -3,8 +3,7 @@
     python -m bench.ways --texts reviews.csv.gz --model base --device cuda --sizes 512 4096 16384
 
 `generic` is transformers' code on packed rows; `functional` ours, with the weights as trained; `blocked` the
-same with oneDNN's layout (CPU); `compiled` by torch.compile the faster of these two; `int8` (CPU) and `fp8`
-(CUDA) quantized.
+same with oneDNN's layout (CPU); `compiled` the same by torch.compile; `int8` (CPU), `fp8` (CUDA) quantized.
 `products alone` are the multiplications of the linear layers and nothing else: what no way can beat. All
 get the same batches of real texts, filled to each size, and take turns; the figures are medians, in tokens
 of text a second. On CUDA nothing waits for the device before the end of a turn, `two streams` has the threads
@@ -109,7 +108,8 @@ def ways_through(generic: Packed, model: Any, names: Names, wanted: Sequence[str
         return Way(generic.through(found := layers(make)), found)
 
     def compiled() -> Any:
-        return torch.compile(layers(as_trained if cuda else Blocked), dynamic=True)
+        # Frozen, it lays the weights out for oneDNN, as `blocked` does. On CUDA there is nothing to lay out.
+        return torch.compile(layers(as_trained), dynamic=True, options={"freezing": not cuda})
 
     def fp8() -> Way:
         quantize(found := layers(as_trained), "fp8")
