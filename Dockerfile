@@ -34,9 +34,10 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     uv pip install --build-constraints constraints.txt --no-deps .
 
 # On Linux the package index's own torch is the CUDA build, with NVIDIA's libraries beside it as packages.
+# fp8 is for `model.quantize: fp8`, and for CUDA alone.
 FROM build AS build-cuda
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv pip install --constraints constraints.txt --requirements pyproject.toml --extra torch --extra otel
+    uv pip install --constraints constraints.txt --requirements pyproject.toml --extra torch --extra otel --extra fp8
 COPY README.md LICENSE ./
 COPY streamer streamer
 RUN --mount=type=cache,target=/root/.cache/uv \

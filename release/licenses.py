@@ -58,6 +58,9 @@ SPDX = {
 NVIDIA = "LicenseRef-NVIDIA-Proprietary"
 # Their metadata is silent; the terms are in the package.
 SILENT = {"cuda-toolkit": NVIDIA}
+# The extra fp8, which the CUDA image alone has: not installed here, and it requires nothing. Its metadata is
+# silent too.
+CUDA_ONLY = {"torchao": "BSD-3-Clause"}
 
 
 def required() -> list[Requirement]:
@@ -103,7 +106,8 @@ def licences(names: set[str]) -> dict[str, str]:
     said = {
         str(canonicalize_name(entry["Name"])): str(entry["License"]) for entry in json.loads(answer.stdout)
     }
-    return {name: SILENT.get(name) or SPDX.get(said[name], said[name]) for name in sorted(names)}
+    found = {name: SILENT.get(name) or SPDX.get(said[name], said[name]) for name in names}
+    return dict(sorted((CUDA_ONLY | found).items()))
 
 
 def refused(found: dict[str, str]) -> dict[str, str]:
@@ -120,8 +124,8 @@ def refused(found: dict[str, str]) -> dict[str, str]:
 HEAD = """# Licences
 
 What an image holds beside streamer itself (Apache-2.0), Python and Debian's base, and under which licence.
-`python -m release.licenses` writes this page, and the tests compare it. The NVIDIA libraries come with
-PyTorch's CUDA build alone. `make sbom` lists the versions.
+`python -m release.licenses` writes this page, and the tests compare it. The NVIDIA libraries and
+torchao are in the CUDA image alone. `make sbom` lists the versions.
 
 | package | licence |
 |---|---|

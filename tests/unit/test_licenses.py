@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
-from release.licenses import NVIDIA, refused
+from release.licenses import CUDA_ONLY, NVIDIA, refused
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,3 +39,8 @@ def test_allowed(licence: str) -> None:
 )
 def test_not_allowed(licence: str) -> None:
     assert refused({"it": licence}) == {"it": licence}
+
+
+def test_what_the_cuda_image_has_alone_is_its_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert {Requirement(line).name for line in extras["fp8"]} == set(CUDA_ONLY)
