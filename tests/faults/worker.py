@@ -79,6 +79,9 @@ class Faults:
 
     def infer(self, jobs: Sequence[Job]) -> None:
         """What marked texts, seeded delays and scarce memory do on the device."""
+        if not self._visits["device"]:
+            print("on the device", file=sys.stderr, flush=True)
+        self._visits["device"] += 1
         time.sleep(self._dice.random() * self._plan.jitter_ms / 1000)
         fits = self._plan.fits
         if fits and len(jobs) > fits and self._dice.random() < 0.3:
