@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,21 @@ def test_long_pieces_without_a_token_leave_nothing_behind(monkeypatch: pytest.Mo
     for number in range(300):
         assert rows(found, ["\u200b" * (pieces.LONGEST + 1 + number)]) == [[]]
     assert len(found._counts) <= 2 * 50 + 2
+
+
+@pytest.mark.parametrize("direction", ["left", "right"])
+@pytest.mark.parametrize("most", [10, *range(88, 100), 500])
+def test_new_words_have_the_same_tokens_beside_others(direction: str, most: int) -> None:
+    """Many go to the tokenizer as one text, of which truncation may cut some off. Some are added ones."""
+    tokenizer = bert()
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in ("zap", "New York")])
+    words = ["".join(letters) for letters in product("nwyz", "aeo", "pqrs")]
+    texts = [*words, "New", "York", "goodness", "中国", "国" * 3]
+    alone = expected(tokenizer, texts)
+    cutter = cutter_of(tokenizer)
+    assert cutter is not None
+    tokenizer.enable_truncation(most, direction=direction)
+    assert rows(Pieces(tokenizer, cutter), texts) == alone
 
 
 def test_half_a_surrogate_pair_is_an_error() -> None:

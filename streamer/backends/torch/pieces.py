@@ -152,15 +152,16 @@ class Pieces:
         # A word at either end shows that truncation has cut nothing off.
         texts = [" ".join(("a", *group, "a")) for group in groups]
         joined = self._tokenizer.encode_batch(texts, add_special_tokens=False)
-        for group, encoding in zip(groups, joined, strict=True):
+        for group, text, encoding in zip(groups, texts, joined, strict=True):
             words: list[list[int]] = []
-            last = None
+            last: int | None = -1  # an added token is of no word
             for token, word in zip(encoding.ids, encoding.word_ids, strict=True):
                 if word != last:
                     words.append([])
                     last = word
                 words[-1].append(token)
-            if len(words) == len(group) + 2:  # every piece has at least one: so each has one
+            alike = len(words) == len(group) + 2  # every piece has at least one: so each has one
+            if alike and not any(added in text for added in self._added):
                 known.update(zip(group, words[1:-1], strict=True))
         others = [piece for piece in pieces if piece not in known]
         alone = self._tokenizer.encode_batch_fast(others, add_special_tokens=False)
