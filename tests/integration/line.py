@@ -83,6 +83,7 @@ class Line:
             "topics": {"input": self.input, "output": self.output, "dead_letters": self.dead_letters},
             "redis": {"url": redis_url},
             "model": {"backend": "fake"},
+            "batching": {"max_texts": 64},
         }
         self.workers: list[Worker] = []
         # Idempotent, or a batch that the broker takes at the second try lands behind the next one.

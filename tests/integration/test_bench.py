@@ -15,7 +15,8 @@ from streamer.cli import main
 from tests.servers import KafkaServer
 
 BATCH_MS, TEXT_US = 2.0, 100.0
-CEILING = 64 / (BATCH_MS / 1e3 + 64 * TEXT_US / 1e6)
+BATCH = 64
+CEILING = BATCH / (BATCH_MS / 1e3 + BATCH * TEXT_US / 1e6)
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def config(folder: Path, **sections: Mapping[str, object]) -> Path:
     values = {
         "model": {"backend": "fake"},
         "fake": {"base_ms": BATCH_MS, "per_text_us": TEXT_US},
+        "batching": {"max_texts": BATCH},
         **sections,
     }
     path.write_bytes(msgspec.yaml.encode(values))

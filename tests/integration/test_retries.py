@@ -202,6 +202,7 @@ def test_what_the_input_topic_does_not_take_back_is_a_dead_letter_and_its_neighb
         line.delayed(f"{number}", 0, size=1_900_000 if number == 4 else 10, attempts="7", offset=str(number))
     line.flush()
     limit(line, 1_000_000)
+    assert len(line.level("1s")) == 9
     line.bring_back()
     assert [json.loads(m.value() or b"")["id"] for m in line.returned()] == list("01235678")
     (letter,) = line.reader(line.dead_letters).all()

@@ -17,7 +17,7 @@ from streamer.bench.arithmetic import known_peak, measured_peak, operations
 from streamer.bench.report import Latency, Percentiles, Report
 from streamer.bench.turns import Case, Incomplete, Turn, take_turns
 from streamer.errors import StartupError
-from streamer.sizing import TokenBudget
+from streamer.sizing import START, TokenBudget
 
 TEXTS = [("x" * (10 + number % 190)) for number in range(1500)]
 
@@ -75,9 +75,9 @@ def test_a_second_turn_goes_on_with_the_budget_and_a_cold_one_does_not() -> None
     case(TEXTS)
     first = case.budget
     case(TEXTS)
-    assert case.budget is first and first.tokens > 512
+    assert case.budget is first and first.tokens > START
     turn = case.cold(TEXTS[:64])
-    assert case.budget is not first and turn.budgets[0][1] == 512
+    assert case.budget is not first and turn.budgets[0][1] == START
 
 
 def test_fixed_batches_hold_32_texts_as_they_come() -> None:
