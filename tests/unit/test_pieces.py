@@ -159,7 +159,21 @@ def test_new_words_have_the_same_tokens_beside_others(direction: str, most: int)
     tokenizer = bert()
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in ("zap", "New York")])
     words = ["".join(letters) for letters in product("nwyz", "aeo", "pqrs")]
-    texts = [*words, "New", "York", "goodness", "中国", "国" * 3]
+    texts = [*words, "New", "York", "azap", "goodness", "中国", "国" * 3]
+    alone = expected(tokenizer, texts)
+    cutter = cutter_of(tokenizer)
+    assert cutter is not None
+    tokenizer.enable_truncation(most, direction=direction)
+    assert rows(Pieces(tokenizer, cutter), texts) == alone
+
+
+@pytest.mark.parametrize("direction", ["left", "right"])
+@pytest.mark.parametrize("most", range(100, 180, 4))
+def test_a_run_that_the_tokenizer_cuts_moves_no_neighbour(direction: str, most: int) -> None:
+    """The shipped one cuts letters by 40: a word too many must not make up for one that truncation takes."""
+    tokenizer = KINDS["shipped"]()
+    words = ["qzxj"[number % 4] * (1 + number % 7) + "kvw" for number in range(60)]
+    texts = ["z" * 45, *dict.fromkeys(words), "y" * 80]
     alone = expected(tokenizer, texts)
     cutter = cutter_of(tokenizer)
     assert cutter is not None

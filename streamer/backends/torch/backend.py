@@ -163,9 +163,10 @@ class TorchBackend:
                         f"'{self.name}': lower model.max_length, or choose another device"
                     ) from error
                 log.warning("warm-up ended early: no memory for %d texts of %d tokens", texts, len(row))
-                self.does_not_fit = texts * len(row)
+                alone = texts * len(row) // self.threads
+                self.does_not_fit = min(alone, self.does_not_fit or alone)
                 break
-            if taken:
+            if taken and filled == 1.0:  # of a small batch, most is what any batch takes
                 share = devices.memory_free(self.device) / self.threads
                 self.does_not_fit = int(share / taken * texts * len(row))
         return time.perf_counter() - started

@@ -175,7 +175,9 @@ class Pieces:
 
 def _is_plain(piece: str) -> bool:
     """Is it surely one word, beside others like it: letters of ASCII, or Chinese characters?"""
-    return piece.isalpha() and (piece.isascii() or (min(piece) >= "\u4e00" and max(piece) <= "\u9fa5"))
+    if len(piece) > LONGEST or not piece.isalpha():
+        return False
+    return piece.isascii() or (min(piece) >= "\u4e00" and max(piece) <= "\u9fa5")
 
 
 def _ranges(starts: Places, counts: Places) -> Places:
