@@ -38,9 +38,11 @@ from bench.topics import read_texts
 from streamer.ledger import Lane
 from streamer.planner import plan
 from streamer.records import Classification, Encoding, Job, Record
+from streamer.settings.compute import Batching
 from streamer.sizing import TokenBudget
 
-WINDOW, MAX_TEXTS, FIXED = 512, 64, 32
+WINDOW, FIXED = 512, 32
+MAX_TEXTS = Batching().max_texts
 
 Answer = tuple[str, float]
 Case = Callable[[Sequence[str]], list[Answer]]

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from streamer.backends.torch import TorchBackend, location  # noqa: F401  before torch: it sets what OpenMP reads
+from streamer.backends.torch import TorchBackend  # before torch: it sets what OpenMP reads
 
 import torch  # isort: skip
 import numpy as np
@@ -27,14 +27,14 @@ import transformers
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
-from bench.inference import Answer, Case, Line, jobs_of, pipelines, report, save_base
+from bench.inference import MAX_TEXTS, Answer, Case, Line, jobs_of, pipelines, report, save_base
 from bench.topics import read_texts
 from streamer.planner import plan
 from streamer.records import Job
 from streamer.sizing import TokenBudget
 
 THREADS = 2
-MAX_TEXTS, MAX_TOKENS = 64, 512
+BUDGETS = {"by length": 2048, "by length, 512": 512, "one by one": 1}  # tokens, padding included
 RUNTIMES = ("openvino-fp32", "openvino-bf16", "openvino-int8", "onnxruntime-fp32", "onnxruntime-int8")
 
 Padded = list[NDArray[np.int64]]  # token ids and mask, [texts, tokens] each
@@ -75,8 +75,7 @@ def main() -> None:
         cases: dict[str, Case] = {"pipeline, one by one": one, **lines}
         sample = [padded([job]) for job in jobs_of(backend, texts[: args.calibration])]
         for name, run in runtimes(folder, sample, args.runtimes):
-            cases[f"{name}, by length"] = through(backend, run, MAX_TOKENS)
-            cases[f"{name}, one by one"] = through(backend, run, 1)
+            cases |= {f"{name}, {how}": through(backend, run, tokens) for how, tokens in BUDGETS.items()}
         answers = {name: case(texts) for name, case in cases.items()}
         seconds: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(args.repeats):

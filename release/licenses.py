@@ -125,7 +125,8 @@ HEAD = """# Licences
 
 What an image holds beside streamer itself (Apache-2.0), Python and Debian's base, and under which licence.
 `python -m release.licenses` writes this page, and the tests compare it. The NVIDIA libraries and
-torchao are in the CUDA image alone. `make sbom` lists the versions.
+torchao are in the CUDA image alone. `make sbom` lists the versions
+in the CPU image.
 
 | package | licence |
 |---|---|
