@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import msgspec
-from confluent_kafka import Consumer, Message, Producer
+from confluent_kafka import Consumer, KafkaError, Message, Producer
 from confluent_kafka import TopicPartition as Position
 
 from tests.conftest import MakeTopic
@@ -86,6 +86,7 @@ class Line:
             "batching": {"max_texts": 64},
         }
         self.workers: list[Worker] = []
+        self.refused: list[KafkaError] = []
         # Idempotent, or a batch that the broker takes at the second try lands behind the next one.
         self._producer = Producer(
             {**self._broker, "message.max.bytes": 4_000_000, "enable.idempotence": True}
@@ -94,11 +95,18 @@ class Line:
     def publish(
         self, value: bytes | None, partition: int, headers: Iterable[tuple[str, bytes | None]] = ()
     ) -> None:
-        self._producer.produce(self.input, value, partition=partition, headers=list(headers))
+        self._producer.produce(
+            self.input, value, partition=partition, headers=list(headers), on_delivery=self._delivered
+        )
         self._producer.poll(0)
 
     def flush(self) -> None:
         assert self._producer.flush(DEADLINE) == 0
+        assert self.refused == [], "what the broker did not take"
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self.refused.append(error)
 
     def start(self, *arguments: str, module: Sequence[str] = ("streamer", "run")) -> Worker:
         number = len(self.workers)

@@ -57,6 +57,7 @@ class Delays(Line):
             msgspec.json.encode({"id": id, "text": "x" * size}),
             partition=partition,
             headers={f"retry.{name}": value for name, value in fields.items()},
+            on_delivery=self._delivered,
         )
 
     def work(self) -> None:
