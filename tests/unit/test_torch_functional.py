@@ -140,7 +140,7 @@ class Runner:
     attention, path, reason = "packed", "generic", None
 
     def __init__(self, alone: float, batch: float) -> None:
-        self.seconds = {1: alone, 12: batch}
+        self.seconds = {1: alone, 48: batch}
 
     def __call__(self, rows: Sequence[Tokens]) -> Tensor:
         raise AssertionError("the test's clock does not run it")
@@ -168,6 +168,20 @@ def test_the_last_one_wins_unless_another_is_clearly_faster(
     best, found = race.fastest(runners, 128, 1000)
     assert best is runners[winner]
     assert found == pytest.approx(times)
+
+
+@pytest.mark.parametrize(("seconds", "turns"), [(0.1, 5), (0.5, 3), (9.0, 1)])
+def test_large_models_have_fewer_turns(monkeypatch: pytest.MonkeyPatch, seconds: float, turns: int) -> None:
+    timed: list[int] = []
+
+    def take(forward: Any, rows: Sequence[Tokens]) -> float:
+        timed.append(len(rows))
+        return float(forward.seconds[len(rows)])
+
+    monkeypatch.setattr(race, "_seconds", take)
+    race.fastest([Runner(0.001, seconds), Runner(0.001, seconds)], 128, 1000)
+    assert timed.count(1) == 2 * (1 + 5), "after one untimed turn each"
+    assert timed.count(48) == 2 * (1 + turns)
 
 
 def test_a_joined_layer_is_its_parts_side_by_side() -> None:
