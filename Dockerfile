@@ -25,9 +25,12 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt ./
 RUN uv venv "$VIRTUAL_ENV"
 
+# `--build-arg EXTRA=openvino` is for `model.runtime: openvino`.
 FROM build AS build-cpu
+ARG EXTRA=
 RUN --mount=type=cache,target=/root/.cache/uv UV_TORCH_BACKEND=cpu \
-    uv pip install --constraints constraints.txt --requirements pyproject.toml --extra torch --extra otel
+    uv pip install --constraints constraints.txt --requirements pyproject.toml --extra torch --extra otel \
+    ${EXTRA:+--extra "$EXTRA"}
 COPY README.md LICENSE ./
 COPY streamer streamer
 RUN --mount=type=cache,target=/root/.cache/uv \

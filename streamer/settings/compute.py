@@ -60,6 +60,10 @@ class Model(Section, frozen=True):
         "classification"
     )
     device: Annotated[Name, Meta(description="auto, cpu, cuda, cuda:1")] = "auto"
+    runtime: Annotated[
+        Literal["torch", "openvino"],
+        Meta(description="what runs the layers: PyTorch, or Intel's OpenVINO on the CPU"),
+    ] = "torch"
     precision: Annotated[
         Literal["auto", "bf16", "fp16", "fp32", "amp"],
         Meta(description="of the weights; auto takes bf16 where it is fast; amp is PyTorch's autocast"),

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "streamer"
 PLUG_INS = ("sources", "sinks", "backends", "state", "tasks")
-HEAVY = ("torch", "transformers", "redis", "confluent_kafka", "opentelemetry", "pynvml")
+HEAVY = ("torch", "transformers", "redis", "confluent_kafka", "opentelemetry", "pynvml", "openvino", "nncf")
 # What plug-ins may know of the rest: nouns, errors, the protocols that they meet, and each other's folder.
 SHARED = {"records", "errors", "protocols", "backoff", "delays", "metrics", "messages", "statistics"}
 MAY_IMPORT = {

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 from streamer.backends.torch import TorchBackend
 from streamer.backends.torch.long_texts import LongTexts, Windows
 from streamer.errors import ConfigurationError, RecordError
-from streamer.records import Classification, Job
-from tests.tiny_models import TEXTS, classify, edit, encode, jobs_of, save_bert, save_roberta
+from streamer.records import Classification, Encoding, Job
+from tests.tiny_models import TEXTS, classify, edit, encode, jobs_of, save_bert, save_family, save_roberta
 
 LENGTH = 20  # with [CLS] and [SEP]
 LONG = "这家酒店的房间很干净，服务也很好，the film was not good at all , 物流太慢了 " * 2
@@ -151,3 +151,19 @@ def test_other_special_tokens_and_other_pieces(tmp_path: Path) -> None:
     backend = load(tmp_path, policy="windows", overlap=3)
     ((_, windows, _),) = encode(backend, [LONG[:60]])
     assert [row.tolist() for row in windows.rows[:-1]] == overflowing(tmp_path, LONG[:60], 3)[:-1]
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_a_padded_batch_counts_all_windows(tmp_path: Path, runtime: str) -> None:
+    """A text in windows is longer than any text that the model takes."""
+    backend = TorchBackend.load(
+        str(save_family(tmp_path, "MPNet")),
+        device="cpu",
+        runtime=runtime,
+        precision="fp32",
+        max_length=32,
+        long_texts=LongTexts("windows", 4, 16),
+    )
+    (encoding,) = backend.encode(["很好 bad " * 60])
+    assert isinstance(encoding, Encoding) and encoding.tokens > 4 * 32
+    assert backend.cost(texts=3, tokens=encoding.tokens, longest=encoding.tokens) == 3 * encoding.tokens

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamer.backends.torch import devices
+from streamer.backends.torch import devices, openvino
 from streamer.backends.torch.attention import Tokens
 from streamer.backends.torch.flops import speed
 from streamer.backends.torch.forward import Forward
@@ -31,6 +31,7 @@ from streamer.tasks.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
 
+RUNTIMES = {"torch": prepare, "openvino": openvino.prepare}
 TASKS = {ClassificationTask.name: ClassificationTask}
 
 # The shapes of a warm-up, (texts, share of max_length), from small to large: first calls choose kernels and
@@ -77,6 +78,7 @@ class TorchBackend:
         *,
         revision: str | None = None,
         device: str = "auto",
+        runtime: str = "torch",
         precision: str = "auto",
         quantize: str = "none",
         max_drift: float = 0.03,
@@ -87,10 +89,11 @@ class TorchBackend:
     ) -> TorchBackend:
         """A shipped model, a folder or a model of the hub; safetensors only, and no code from the model.
 
-        `device`: auto, cpu, cuda, cuda:N. `precision`: auto, bf16, fp16, fp32, amp. `quantize`: none, int8
-        (CPU), fp8 (CUDA). Rounding may change the share `max_drift` of the labels, and scores by as much on
-        average, of the texts in the file `sample` (None: of those that come with streamer); with `auto`, a
-        model that it would change further stays in fp32. `max_length` in tokens; None: 512, or what the model
+        `device`: auto, cpu, cuda, cuda:N. `runtime`, of the layers: torch, openvino (CPU). `precision`: auto,
+        bf16, fp16, fp32, amp. `quantize`: none, int8 (CPU), fp8 (CUDA). Rounding may change the share
+        `max_drift` of the labels, and scores by as much on average, of the texts in the file `sample` (None:
+        of those that come with streamer); with `auto`, a model that it would change further stays in fp32.
+        `max_length` in tokens; None: 512, or what the model
         or its tokenizer allows if that is less. `long_texts`: what becomes of longer ones.
 
         Raises ConfigurationError for a setting that cannot be, StartupError for a model or a device that is
@@ -101,6 +104,10 @@ class TorchBackend:
         where = devices.choose_device(device)
         numbers = Numbers(choose_precision(precision, where), quantize)
         check_quantization(numbers, where)
+        if runtime not in RUNTIMES:
+            raise ConfigurationError(f"model.runtime is '{runtime}': it must be one of {', '.join(RUNTIMES)}")
+        if runtime == "openvino":
+            openvino.check_openvino(numbers, where)
         sampled = read_sample(sample)
         location = locate(name, revision)
         model = load_model(location, TASKS[task].model_class)
@@ -110,14 +117,15 @@ class TorchBackend:
         gate = Gate(_rows(texts, sampled), scoring, max_drift)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         try:
-            forward = prepare(model, encoder, where, numbers, gate)
+            forward = RUNTIMES[runtime](model, encoder, where, numbers, gate)
         except DriftError as error:
             if precision != "auto" or quantize != "none":
                 raise
             log.warning("precision auto takes fp32, not bf16: %s", error.detail)
             numbers = Numbers("fp32")
+            traceback.clear_frames(error.__traceback__)  # they hold the rounded model
             model = load_model(location, TASKS[task].model_class)
-            forward = prepare(model, encoder, where, numbers, gate)
+            forward = RUNTIMES[runtime](model, encoder, where, numbers, gate)
         facts = {
             "precision": numbers.precision,
             "quantize": quantize,

@@ -49,6 +49,7 @@ def translate(error: Exception, batch: str) -> StreamerError | None:
     if (
         isinstance(error, torch.OutOfMemoryError | MemoryError)
         or "DefaultCPUAllocator" in message
+        or "Failed to allocate" in message  # OpenVINO
         or "out of memory" in message
         or "CUBLAS_STATUS_ALLOC_FAILED" in message
     ):

@@ -17,11 +17,15 @@ from streamer.backends.torch.loading import Encoder, position_embeddings
 Pooling = Literal["first", "mean", "late"]
 
 
+# Logits, [texts, labels], of the ids of texts, int32 [tokens] each.
+Run = Callable[[Sequence[Tokens]], Tensor]
+
+
 class Forward(Protocol):
     """A model with its way to batch.
 
-    `attention` names it; `reason` says why it is not packed, if so. `path` is whose code runs the layers:
-    transformers' ("generic") or our own ("functional").
+    `attention` names it; `reason` says why it is not packed, where it might be. `path` is whose code runs the
+    layers: transformers' ("generic"), our own ("functional") or OpenVINO ("openvino").
     """
 
     @property
@@ -44,12 +48,25 @@ class Padded:
     """All texts of a batch as long as its longest, which costs little when they are of like length."""
 
     attention = "padded"
-    path = "generic"
 
-    def __init__(self, model: Any, encoder: Encoder, reason: str | None = None) -> None:
-        """`model` has an attention of transformers' own."""
+    def __init__(
+        self,
+        model: Any,
+        encoder: Encoder,
+        reason: str | None = None,
+        *,
+        path: str = "generic",
+        multiple: int = 1,
+    ) -> None:
+        """`model` has an attention of transformers' own.
+
+        Batches are as long as a multiple of `multiple` tokens, or as the longest text there may be.
+        """
         self.reason = reason
-        self._model = model
+        self.path = path
+        self._multiple = multiple
+        self._max_length = encoder.max_length
+        self.model = model
         self._pad_id = encoder.pad_id
         self._takes_type_ids = encoder.takes_type_ids
 
@@ -58,16 +75,20 @@ class Padded:
         arguments = {"input_ids": inputs[0], "attention_mask": inputs[1]}
         if self._takes_type_ids:
             arguments["token_type_ids"] = torch.zeros_like(inputs[0])
-        logits: Tensor = self._model(**arguments).logits
+        logits: Tensor = self.model(**arguments).logits
         return logits
 
     def cost(self, texts: int, tokens: int, longest: int) -> int:
-        return texts * longest
+        # A text in windows counts as a single one that is longer than any.
+        return texts * max(longest, self._width(longest))
+
+    def _width(self, longest: int) -> int:
+        return min(self._max_length, -(-longest // self._multiple) * self._multiple)
 
     def _pad(self, rows: Sequence[Tokens]) -> Tensor:
-        """Ids and mask, int64 [2, texts, longest]; pinned where the copy to the device needs it."""
-        device = self._model.device
-        shape = (2, len(rows), max(map(len, rows)))
+        """Ids and mask, int64 [2, texts, tokens]; pinned where the copy to the device needs it."""
+        device = self.model.device
+        shape = (2, len(rows), self._width(max(map(len, rows))))
         padded = torch.empty(shape, dtype=torch.int64, pin_memory=device.type == "cuda")
         ids, mask = padded.numpy()
         ids.fill(self._pad_id)
@@ -103,7 +124,7 @@ class Packed:
         table = position_embeddings(self._base)
         self._padding_index = None if table is None else table.padding_idx
         self._head = copy.copy(model)
-        self._head._modules = {**model._modules, model.base_model_prefix: _Pooler(self._base)}
+        self._head._modules = {**model._modules, model.base_model_prefix: Pooler(self._base)}
 
     def __call__(self, rows: Sequence[Tokens]) -> Tensor:
         return self.run(self.pack(rows))
@@ -155,7 +176,7 @@ def _means(tokens: Tensor, borders: Tensor) -> Tensor:
     return torch.segment_reduce(tokens, "mean", lengths=borders.diff(), axis=0, unsafe=True)
 
 
-class _Pooler(torch.nn.Module):
+class Pooler(torch.nn.Module):
     """In the place of a base model: takes its last states, [texts, 1, width], and gives what it would."""
 
     def __init__(self, base: torch.nn.Module) -> None:

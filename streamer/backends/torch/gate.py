@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from streamer.backends.torch.attention import Tokens
-from streamer.backends.torch.forward import Forward
+from streamer.backends.torch.forward import Run
 from streamer.errors import ConfigurationError, StartupError
 from streamer.records import Classification
 from streamer.tasks.classification import ClassificationTask
@@ -53,19 +53,19 @@ class Gate:
                 "model.long_texts has those be dead letters. Give it shorter ones"
             )
         self.limit = limit
-        self._rows = rows
+        self.rows = rows
         self._task = task
 
     @torch.inference_mode()
-    def ask(self, forward: Forward) -> Answers:
+    def ask(self, forward: Run) -> Answers:
         """The answers to the sample."""
         answers: Answers = []
-        for start in range(0, len(self._rows), BATCH):
-            logits = forward(self._rows[start : start + BATCH])
+        for start in range(0, len(self.rows), BATCH):
+            logits = forward(self.rows[start : start + BATCH])
             answers += self._task.values(logits.float().cpu().numpy())
         return answers
 
-    def check(self, forward: Forward, expected: Answers, what: str) -> Drift:
+    def check(self, forward: Run, expected: Answers, what: str) -> Drift:
         """Raises DriftError when `what`, said in the configuration's words, changes the answers too far."""
         found = measure_drift(self.ask(forward), expected)
         if not max(found.labels, found.scores) <= self.limit:

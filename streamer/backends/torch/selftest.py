@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from streamer.backends.torch.attention import PACKED, Tokens
-from streamer.backends.torch.forward import Forward, Packed, Padded, Pooling
+from streamer.backends.torch.forward import Forward, Packed, Padded, Pooling, Run
 from streamer.backends.torch.loading import Encoder, quiet
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def confirm(packed: Packed, model: Any, encoder: Encoder, precision: str, plain:
 
 
 @torch.inference_mode()
-def drift_of(forward: Forward, reference: Forward, model: Any, encoder: Encoder) -> float:
+def drift_of(forward: Run, reference: Run, model: Any, encoder: Encoder) -> float:
     """How far two ways through one model are apart: a share of the largest logit, infinite for a NaN."""
     rows = _texts(model, encoder)
     return _drift(forward(rows), reference(rows))
