@@ -79,10 +79,10 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         plot.require()
     config = load_config(args)
-    texts = _texts(args)
     console = Console(stderr=str(args.json) == "-", highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
+    texts = _texts(args, console)
     found = _measure(args, config, texts, console)
     console.print(report.table(found))
     if found.latencies:
@@ -188,7 +188,7 @@ def _line(args: argparse.Namespace, config: Config) -> Iterator[Line]:
             raise ConfigurationError(f"kafka.properties: {error.args[0].str()}") from None
 
 
-def _texts(args: argparse.Namespace) -> list[str]:
+def _texts(args: argparse.Namespace, console: Any) -> list[str]:
     """The file's texts in an order of their own, from the start again when there are too few."""
     format = args.format or rows.format_of(args.file)
     with rows.opened(args.file) as (contents, _):
@@ -201,6 +201,8 @@ def _texts(args: argparse.Namespace) -> list[str]:
         raise UsageError(f"{args.file} holds no texts")
     random.Random(1).shuffle(found)
     count: int = args.count
+    if len(found) < count:
+        _say(console, f"{args.file} holds {len(found):,} texts: they are repeated to make {count:,}")
     return (found * (count // len(found) + 1))[:count]
 
 

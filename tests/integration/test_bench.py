@@ -77,7 +77,9 @@ def test_an_embedded_broker_is_said_to_be_none(
     report = msgspec.json.decode((tmp_path / "report.json").read_bytes(), type=Report)
     check(report)
     assert report.broker == "an embedded broker"
-    assert "These are not figures of a real Kafka" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "These are not figures of a real Kafka" in said
+    assert "texts.csv holds 300 texts: they are repeated to make 10,000" in " ".join(said.split())
 
 
 def test_without_a_broker_it_says_so_before_it_measures(
