@@ -1,15 +1,17 @@
-"""Does the budget find the best batch size? A sweep over fixed budgets and the search, in turns.
+"""Does the budget find the best batch size? A sweep over fixed budgets and the search, window by window.
 
     python -m bench.sizing --texts reviews.csv.gz --model sentiment --characters 50 500
 
-`--model` is anything that model.name may be, or `base`: random weights in the shape of BERT-base. Fixed
-budgets and the search from a cold start take turns over the same texts; so does a second pass of the search,
-which goes on from where the first has come to. Figures are medians; the first pass has the cost of searching.
+`--model` is anything that model.name may be, or `base`: random weights in the shape of BERT-base. Each window
+of the texts goes through every fixed budget and the search before the next window does: what the machine does
+beside it, for half a second or a minute, falls on all of them. Figures are medians of several passes; the
+search starts each of them cold, or goes on from the pass before.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from argparse import ArgumentParser
 from functools import partial
 from pathlib import Path
@@ -19,12 +21,14 @@ from tempfile import TemporaryDirectory
 from bench.topics import read_texts
 from streamer.app import load_backend
 from streamer.bench.alone import Alone
-from streamer.bench.turns import Case, take_turns
+from streamer.records import Encoding
 from streamer.settings import Config
 from streamer.settings.compute import Batching, Model
 from streamer.sizing import TokenBudget
 
 BATCHING = Batching()
+WINDOW = 512  # texts
+COLD, WARM = "auto, cold", "auto, going on"
 LIMIT = 50_000  # texts read
 VOCABULARY = 21_128  # of the tokenizer that `base` gets: as many as Chinese BERTs have
 SIZES = [512 << step for step in range(6)]
@@ -55,29 +59,45 @@ def main() -> None:
         # Nobody reads the labels here, and those of random weights are a matter of the last digit.
         backend = load_backend(Config(model=Model(name=name, device="cpu", max_drift=1.0)))
 
-    def budget(tokens: int, *, adaptive: bool) -> TokenBudget:
-        return TokenBudget(
+    def alone(tokens: int, *, adaptive: bool) -> Alone:
+        budget = partial(
+            TokenBudget,
             max_texts=BATCHING.max_texts,
             max_tokens=tokens,
             max_latency=BATCHING.max_latency_ms / 1000,
             adaptive=adaptive,
             cost=backend.cost,
         )
+        return Alone(backend, budget, window=WINDOW)
 
-    found = Alone(backend, partial(budget, BATCHING.max_tokens, adaptive=True), window=512)
-    cases: dict[str, Case] = {
-        f"fixed {size}": Alone(backend, partial(budget, size, adaptive=False), window=512)
-        for size in args.sizes
-    }
-    cases |= {"auto, cold": found.cold, "auto, going on": found}
-    turns = take_turns(cases, texts, args.repeats)
-    rates = {name: median(len(texts) / turn.seconds for turn in taken) for name, taken in turns.items()}
+    cases = {f"fixed {size}": alone(size, adaptive=False) for size in args.sizes}
+    cases |= {name: alone(BATCHING.max_tokens, adaptive=True) for name in (COLD, WARM)}
+    passes: dict[str, list[float]] = {name: [] for name in cases}
+    ended: dict[str, list[int]] = {name: [] for name in cases}
+    for case in cases.values():
+        case(texts[: 4 * WINDOW])  # first calls choose kernels
+    for _ in range(args.repeats):
+        cases[COLD] = alone(BATCHING.max_tokens, adaptive=True)
+        for name, seconds in one_pass(cases, texts).items():
+            passes[name].append(seconds)
+            ended[name].append(cases[name].budget.tokens)
+    rates = {name: len(texts) / median(seconds) for name, seconds in passes.items()}
     best = max(rates[f"fixed {size}"] for size in args.sizes)
-    tokens = turns["auto, cold"][0].tokens / len(texts)
-    print(f"{args.model}: {len(texts)} texts of {tokens:.0f} tokens, medians of {args.repeats}")
+    tokens = sum(found.tokens for found in backend.encode(texts) if isinstance(found, Encoding))
+    print(f"{args.model}: {len(texts)} texts of {tokens / len(texts):.0f} tokens, medians of {args.repeats}")
     for name, rate in rates.items():
-        ended = [turn.budgets[-1][1] for turn in turns[name]]
-        print(f"{name:15} {rate:8,.1f} texts/s {rate / best:7.1%} of the best fixed; ended at {ended}")
+        print(f"{name:15} {rate:8,.1f} texts/s {rate / best:7.1%} of the best fixed; ended at {ended[name]}")
+
+
+def one_pass(cases: dict[str, Alone], texts: list[str]) -> dict[str, float]:
+    """The seconds that each case took for all texts, which they took turns at by the window."""
+    seconds = dict.fromkeys(cases, 0.0)
+    for start in range(0, len(texts), WINDOW):
+        for name, case in cases.items():
+            started = time.perf_counter()
+            case(texts[start : start + WINDOW])
+            seconds[name] += time.perf_counter() - started
+    return seconds
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ def cut(window: deque[Job], budget: TokenBudget) -> Batch:
             break
         jobs.append(window.popleft())
         tokens += job.tokens
-    return Batch(jobs, cost(len(jobs), tokens, jobs[-1].tokens), size if window else 0)
+    filled = bool(window) and len(jobs) < budget.max_texts
+    return Batch(jobs, cost(len(jobs), tokens, jobs[-1].tokens), size, filled)
 
 
 def halve(batch: Batch, cost: Cost) -> tuple[Batch, Batch]:

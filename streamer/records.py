@@ -151,13 +151,15 @@ class Job(Struct, gc=False, eq=False):
 class Batch(Struct, gc=False, eq=False):
     """What the device sees at once. `tokens` is what it computes on, padding included.
 
-    `size` is what the budget was for it; 0 for a batch that something else made, such as the end of a window.
+    `size` is what the budget was for it, and `filled` whether that, not the end of a window or the number of
+    texts, is what ended it. A batch that no budget made has neither.
     `before` is how often the backend had answered and failed when it was offered the batch.
     """
 
     jobs: list[Job]
     tokens: int
     size: int = 0
+    filled: bool = False
     before: tuple[int, int] = (0, 0)
 
 

@@ -75,7 +75,8 @@ class TokenBudget:
         self._memory.held()
         if self._climb is None or not batch.size:
             return
-        if len(batch.jobs) < self.max_texts or batch.tokens > self._climb.smaller:
+        # One that is larger than the smaller size is there because of the other, whatever ended it.
+        if batch.filled or batch.tokens > self._climb.smaller:
             self._climb.learn(batch.size, sum(job.tokens for job in batch.jobs), seconds)
         if seconds > 0:
             rate = batch.tokens / seconds

@@ -118,10 +118,12 @@ def test_a_batch_is_cut_by_the_budget_of_the_moment() -> None:
     assert [batch.tokens for batch in drained(plan)] == [20] * 6
 
 
-def test_a_batch_says_what_size_it_was_filled_to() -> None:
+def test_a_batch_says_what_size_it_was_meant_for_and_whether_that_ended_it() -> None:
     plan = Plan(budget(max_tokens=100, cost=packed))
     plan.add(jobs(40, 40, 40))
-    assert [(batch.tokens, batch.size) for batch in drained(plan)] == [(80, 100), (40, 0)]
+    plan.add(jobs(*[1] * 11))
+    found = [(batch.tokens, batch.size, batch.filled) for batch in drained(plan)]
+    assert found == [(80, 100, True), (40, 100, False), (8, 100, False), (3, 100, False)]
 
 
 def test_what_comes_back_goes_first_and_as_it_is() -> None:

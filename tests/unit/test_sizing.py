@@ -152,9 +152,17 @@ def test_the_ends_of_windows_teach_nothing_about_sizes() -> None:
     before = sized.tokens
     for _ in range(300):  # low load: never enough texts to fill a batch
         (batch,) = plan([Job(RECORD, LANE, 0, tokens=30) for _ in range(4)], sized)
-        assert batch.size == 0
+        assert not batch.filled
         sized.observe(batch, 0.01)
     assert sized.tokens == before
+
+
+def test_the_end_of_a_window_that_only_the_larger_size_could_make_speaks_for_it() -> None:
+    """Of 512 sentences, the 256 shortest are ended by their number and the rest by the window."""
+    sized = budget(max_texts=256)
+    device = transformer(0.01, 80_000, 1e12)
+    run(sized, device, lengths=lambda random: random.randint(4, 40), noise=0.02, count=200)
+    assert sized.tokens >= 8192
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
