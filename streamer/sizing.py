@@ -75,8 +75,10 @@ class TokenBudget:
         self._memory.held()
         if self._climb is None or not batch.size:
             return
-        # One that is larger than the smaller size is there because of the other, whatever ended it.
-        if batch.filled or batch.tokens > self._climb.smaller:
+        # As many texts as there may be are what a size gives, if it is more than the other gives. The end of
+        # a window says nothing: where larger is slower, one half full would speak for the larger size.
+        enough = len(batch.jobs) >= self.max_texts and batch.tokens > self._climb.smaller
+        if batch.filled or enough:
             self._climb.learn(batch.size, sum(job.tokens for job in batch.jobs), seconds)
         if seconds > 0:
             rate = batch.tokens / seconds

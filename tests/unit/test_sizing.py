@@ -157,8 +157,8 @@ def test_the_ends_of_windows_teach_nothing_about_sizes() -> None:
     assert sized.tokens == before
 
 
-def test_the_end_of_a_window_that_only_the_larger_size_could_make_speaks_for_it() -> None:
-    """Of 512 sentences, the 256 shortest are ended by their number and the rest by the window."""
+def test_a_size_that_the_number_of_texts_ends_is_learned_at_the_end_of_a_window_too() -> None:
+    """Of 512 sentences, there are two batches: the 256 shortest, and the rest."""
     sized = budget(max_texts=256)
     device = transformer(0.01, 80_000, 1e12)
     run(sized, device, lengths=lambda random: random.randint(4, 40), noise=0.02, count=200)
