@@ -3,7 +3,9 @@
 What a batch costs is no formula. On a GPU it is nearly `t0 + tokens / R`, and ever larger batches gain ever
 less; on a CPU there is a size beyond which the caches do not hold it, and larger is slower; and both change
 with the length of the texts. So nothing is fitted: the size in use and its double or its half are compared on
-the texts of the day, and the search moves on while that pays.
+the texts of the day, and the search moves on while that pays. Before the first comparison the size doubles with
+each batch that was quick, as TCP's slow start does (RFC 5681): from a size that suits a CPU, a GPU would be tens
+of comparisons away.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from statistics import median
 # By how much the double of a size must be faster to be worth its memory and latency. With a cost of
 # `t0 + tokens / R` the gain falls below this at 98% of R.
 GAIN = 0.01
+# A batch costs some milliseconds, whatever its size; of one that takes so many seconds they are a few percent,
+# and only a comparison can tell what is better. Until then the double is.
+QUICK = 0.1
 # The batches of a comparison come in fours, A B B A: what drifts over four batches (the planner puts short
 # texts first) falls on both sizes alike. Each four are one sample: the logarithm of the ratio of the rates.
 TURNS = (0, 1, 1, 0)
@@ -37,6 +42,7 @@ class Climb:
         """The search begins at `first`."""
         self.size = first
         self._smallest = smallest
+        self._starting = True
         self._turn = 0
         self._pause = SHORT_PAUSE
         self._rest = 0
@@ -54,7 +60,8 @@ class Climb:
 
     def next(self, ceiling: int) -> int:
         """The size of the next batch; what lies above `ceiling` is cut to it by the caller."""
-        if self._rival is None and self._rest <= 0:
+        self._starting = self._starting and self.size < ceiling
+        if not self._starting and self._rival is None and self._rest <= 0:
             self._challenge(ceiling)
         if self._rival is None:
             return self.size
@@ -64,6 +71,9 @@ class Climb:
     def learn(self, size: int, tokens: int, seconds: float) -> None:
         """A batch of that size took so long for `tokens` tokens of text; padding is not counted."""
         if tokens <= 0 or seconds <= 0:
+            return
+        if self._starting:
+            self._start(size, seconds)
             return
         if size == self.size:
             self._rest -= 1
@@ -78,6 +88,14 @@ class Climb:
         mine.clear()
         other.clear()
         self._decide()
+
+    def _start(self, size: int, seconds: float) -> None:
+        if size != self.size:
+            return  # it was cut before the size doubled
+        if 2 * seconds > QUICK:
+            self._starting = False
+        else:
+            self.size *= 2
 
     def _challenge(self, ceiling: int) -> None:
         """Compare with the double, then with the half; rest once both have lost."""

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from streamer.climb import GAIN, LONG_PAUSE, Climb, standard_error
+from streamer.climb import GAIN, LONG_PAUSE, QUICK, Climb, standard_error
 from streamer.sizing import START
 
 Device = Callable[[int], float]  # seconds for so many tokens
@@ -82,6 +82,32 @@ def test_the_search_itself_costs_little(name: str) -> None:
     device = DEVICES[name]
     rate = run(Climb(SIZES[0], START), device, batches=2000)
     assert rate >= 0.95 * max(size / device(size) for size in SIZES)
+
+
+@pytest.mark.parametrize("name", ["H200", "small GPU"])
+def test_a_fast_device_is_not_fed_small_batches_while_it_searches(name: str) -> None:
+    rate = run(Climb(SIZES[0], START), DEVICES[name], batches=60)
+    assert rate >= 0.95 * max(size / DEVICES[name](size) for size in SIZES)
+
+
+def test_it_begins_with_the_largest_size_that_is_quick() -> None:
+    climb = Climb(SIZES[0], START)
+    run(climb, affine(0.0, 5 * START / QUICK), batches=3)
+    assert climb.size == 4 * START
+
+
+def test_batches_under_way_when_the_size_doubled_do_not_double_it_again() -> None:
+    climb = Climb(SIZES[0], START)
+    assert [climb.next(TOP) for _ in range(3)] == [START] * 3
+    for _ in range(3):
+        climb.learn(START, START, QUICK / 100)
+    assert climb.next(TOP) == 2 * START
+
+
+def test_it_does_not_begin_above_the_ceiling() -> None:
+    climb = Climb(SIZES[0], START)
+    run(climb, lambda tokens: 1e-9, batches=3, ceiling=2 * START)
+    assert climb.size == 2 * START
 
 
 def test_where_larger_gains_nothing_it_stays_small() -> None:
