@@ -3,9 +3,9 @@
 What a batch costs is no formula. On a GPU it is nearly `t0 + tokens / R`, and ever larger batches gain ever
 less; on a CPU there is a size beyond which the caches do not hold it, and larger is slower; and both change
 with the length of the texts. So nothing is fitted: the size in use and its double or its half are compared on
-the texts of the day, and the search moves on while that pays. Before the first comparison the size doubles with
-each batch that was quick, as TCP's slow start does (RFC 5681): from a size that suits a CPU, a GPU would be tens
-of comparisons away.
+the texts of the day, and the search moves on while that pays. Before the first comparison the size doubles
+with each batch that was quick, as in the slow start of TCP (RFC 5681): from a size that suits a CPU, a GPU
+would be tens of comparisons away.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from statistics import median
 # By how much the double of a size must be faster to be worth its memory and latency. With a cost of
 # `t0 + tokens / R` the gain falls below this at 98% of R.
 GAIN = 0.01
-# A batch costs some milliseconds, whatever its size; of one that takes so many seconds they are a few percent,
-# and only a comparison can tell what is better. Until then the double is.
-QUICK = 0.1
+# A batch costs some milliseconds, whatever its size. Of so many seconds they are a few percent, and it takes
+# a comparison to tell what is better; while the double would take less, the double is. A first call is slow
+# for reasons of its own: it takes two batches in a row to end that.
+QUICK, SLOW = 0.1, 2
 # The batches of a comparison come in fours, A B B A: what drifts over four batches (the planner puts short
 # texts first) falls on both sizes alike. Each four are one sample: the logarithm of the ratio of the rates.
 TURNS = (0, 1, 1, 0)
@@ -43,6 +44,7 @@ class Climb:
         self.size = first
         self._smallest = smallest
         self._starting = True
+        self._slow = 0
         self._turn = 0
         self._pause = SHORT_PAUSE
         self._rest = 0
@@ -92,10 +94,11 @@ class Climb:
     def _start(self, size: int, seconds: float) -> None:
         if size != self.size:
             return  # it was cut before the size doubled
-        if 2 * seconds > QUICK:
-            self._starting = False
+        if 2 * seconds <= QUICK:
+            self.size, self._slow = self.size * 2, 0
         else:
-            self.size *= 2
+            self._slow += 1
+            self._starting = self._slow < SLOW
 
     def _challenge(self, ceiling: int) -> None:
         """Compare with the double, then with the half; rest once both have lost."""

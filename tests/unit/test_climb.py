@@ -69,11 +69,14 @@ def test_it_ends_within_5_percent_of_the_best_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEVICES)
-@pytest.mark.parametrize("seed", range(10))
-def test_noise_and_hiccups_do_not_lead_it_astray(name: str, seed: int) -> None:
-    climb = Climb(SIZES[0], START)
-    run(climb, DEVICES[name], batches=1200, noise=0.05, seed=seed)
-    assert share(climb.size, DEVICES[name]) >= 0.95
+def test_noise_and_hiccups_rarely_lead_it_astray(name: str) -> None:
+    """A twentieth of scatter, and one batch in forty takes three times as long."""
+    device, astray = DEVICES[name], 0
+    for seed in range(100):
+        climb = Climb(SIZES[0], START)
+        run(climb, device, batches=1200, noise=0.05, seed=seed)
+        astray += share(climb.size, device) < 0.95
+    assert astray <= 3
 
 
 @pytest.mark.parametrize("name", DEVICES)
@@ -102,6 +105,13 @@ def test_batches_under_way_when_the_size_doubled_do_not_double_it_again() -> Non
     for _ in range(3):
         climb.learn(START, START, QUICK / 100)
     assert climb.next(TOP) == 2 * START
+
+
+def test_a_slow_first_call_does_not_end_the_beginning() -> None:
+    climb = Climb(SIZES[0], START)
+    for seconds in (QUICK, QUICK / 100, QUICK, QUICK / 100, QUICK, QUICK, QUICK / 100):
+        climb.learn(climb.next(TOP), START, seconds)
+    assert climb.size == 4 * START
 
 
 def test_it_does_not_begin_above_the_ceiling() -> None:
