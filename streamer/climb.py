@@ -4,8 +4,8 @@ What a batch costs is no formula. On a GPU it is nearly `t0 + tokens / R`, and e
 less; on a CPU there is a size beyond which the caches do not hold it, and larger is slower; and both change
 with the length of the texts. So nothing is fitted: the size in use and its double or its half are compared on
 the texts of the day, and the search moves on while that pays. Before the first comparison the size doubles
-with each batch that was quick, as in the slow start of TCP (RFC 5681): from a size that suits a CPU, a GPU
-would be tens of comparisons away.
+with each batch that was quick, as in the slow start of TCP (RFC 5681): by comparisons, a GPU would be a
+hundred batches away from a size that suits a CPU.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from statistics import median
 # By how much the double of a size must be faster to be worth its memory and latency. With a cost of
 # `t0 + tokens / R` the gain falls below this at 98% of R.
 GAIN = 0.01
-# A batch costs some milliseconds, whatever its size. Of so many seconds they are a few percent, and it takes
-# a comparison to tell what is better; while the double would take less, the double is. A first call is slow
-# for reasons of its own: it takes two batches in a row to end that.
-QUICK, SLOW = 0.1, 2
+# A call costs some milliseconds, whatever the size of its batch: of QUICK seconds, a few percent. While the
+# double is expected to take less than that, it is not compared but taken. It takes STRIKES batches in a row
+# that speak against it to end this: a first call is slow for reasons of its own.
+QUICK, STRIKES = 0.1, 2
 # The batches of a comparison come in fours, A B B A: what drifts over four batches (the planner puts short
 # texts first) falls on both sizes alike. Each four are one sample: the logarithm of the ratio of the rates.
 TURNS = (0, 1, 1, 0)
@@ -29,6 +29,8 @@ FEWEST, MOST = 2, 20
 SCATTER, SURE = 0.03, 2.0
 # Two sizes closer than this are not worth telling apart.
 APART = 1.1
+# So many batches in a row that would have been the same with either size: the two are the same.
+ALIKE = 8
 # Batches until the neighbours are tried again: the pause doubles each time that nothing has come of it.
 SHORT_PAUSE, LONG_PAUSE = 50, 1600
 # The rate that is remembered follows the last 50 batches; when it is this far from what it was at the end of
@@ -43,45 +45,61 @@ class Climb:
         """The search begins at `first`."""
         self.size = first
         self._smallest = smallest
-        self._starting = True
-        self._slow = 0
+        self._start = _SlowStart(first)
         self._turn = 0
         self._pause = SHORT_PAUSE
         self._rest = 0
         self._rate: float | None = None
         self._rate_then: float | None = None
         self._rival: int | None = None
+        self._alike = 0
+        self._untried: int | None = None  # was no other than the size, for want of texts that fill it
         self._lost: set[int] = set()
         self._samples: list[float] = []
         self._tallies: dict[int, _Tally] = {}
 
     @property
-    def smaller(self) -> int:
-        """Of the two sizes that are compared: a batch that something else kept below it tells nothing."""
-        return self.size if self._rival is None else min(self.size, self._rival)
+    def starting(self) -> bool:
+        """Nothing has been compared yet."""
+        return not self._start.over
 
     def next(self, ceiling: int) -> int:
         """The size of the next batch; what lies above `ceiling` is cut to it by the caller."""
-        self._starting = self._starting and self.size < ceiling
-        if not self._starting and self._rival is None and self._rest <= 0:
+        if self.starting:
+            self.size = self._start.next(ceiling)
+        if not self.starting and self._rival is None and self._rest <= 0:
             self._challenge(ceiling)
         if self._rival is None:
             return self.size
         self._turn = (self._turn + 1) % len(TURNS)
         return (self.size, self._rival)[TURNS[self._turn]]
 
-    def learn(self, size: int, tokens: int, seconds: float) -> None:
-        """A batch of that size took so long for `tokens` tokens of text; padding is not counted."""
+    def learn(self, size: int, tokens: int, seconds: float, ended_at: int | None = None) -> None:
+        """A batch of that size took so long for `tokens` tokens of text; padding is not counted.
+
+        It was filled, or something else ended it: `ended_at` so many tokens, short of its size.
+        """
         if tokens <= 0 or seconds <= 0:
             return
-        if self._starting:
-            self._start(size, seconds)
+        rate = math.log(tokens / seconds)
+        if self.starting:
+            self._start.learn(size, rate, quick=ended_at is None and 2 * seconds <= QUICK)
             return
         if size == self.size:
             self._rest -= 1
-            self._remember(math.log(tokens / seconds))
+            self._remember(rate)
+            if ended_at is None and self._untried == 2 * size:
+                self._rest, self._untried = 0, None
+                self._lost.discard(2 * size)
         if self._rival is None or size not in (self.size, self._rival):
             return
+        if ended_at is not None and ended_at <= min(self.size, self._rival):
+            self._alike += 1
+            if self._alike == ALIKE:
+                self._end(loser=max(self.size, self._rival))
+                self._untried = 2 * self.size
+            return
+        self._alike = 0
         self._tallies[size].add(tokens, seconds)
         mine, other = self._tallies[self.size], self._tallies[self._rival]
         if min(mine.batches, other.batches) < TURNS.count(0):
@@ -91,25 +109,21 @@ class Climb:
         other.clear()
         self._decide()
 
-    def _start(self, size: int, seconds: float) -> None:
-        if size != self.size:
-            return  # it was cut before the size doubled
-        if 2 * seconds <= QUICK:
-            self.size, self._slow = self.size * 2, 0
-        else:
-            self._slow += 1
-            self._starting = self._slow < SLOW
-
     def _challenge(self, ceiling: int) -> None:
-        """Compare with the double, then with the half; rest once both have lost."""
+        """Compare with the double, then with the half; rest once both have lost.
+
+        With the half first, where the last doubling of the slow start was none for the better.
+        """
         while self.size > self._smallest and self.size // 2 >= ceiling:
             self.size //= 2
         mine = min(self.size, ceiling)
-        for rival in (self.size * 2, self.size // 2):
+        for rival in sorted((self.size * 2, self.size // 2), reverse=not self._start.fell):
             apart = max(mine, min(rival, ceiling)) / min(mine, rival)
             if rival >= self._smallest and apart >= APART and rival not in self._lost:
                 self._rival = rival
                 self._turn = -1
+                self._alike = 0
+                self._start.fell = False
                 self._samples.clear()
                 self._tallies = {self.size: _Tally(), rival: _Tally()}
                 return
@@ -124,7 +138,10 @@ class Climb:
         error = SURE * standard_error(self._samples)
         if len(self._samples) < FEWEST or (abs(gain - needed) <= error and len(self._samples) < MOST):
             return
-        loser = self.size if gain > needed else self._rival
+        self._end(loser=self.size if gain > needed else self._rival)
+
+    def _end(self, loser: int) -> None:
+        assert self._rival is not None
         if loser == self.size:
             self.size, self._lost = self._rival, {loser}
             self._rate = None
@@ -137,6 +154,38 @@ class Climb:
         self._rate = rate if self._rate is None else self._rate + FOLLOWS * (rate - self._rate)
         if self._rest > 0 and self._rate_then is not None and abs(self._rate - self._rate_then) > ANOTHER:
             self._rest, self._pause = 0, SHORT_PAUSE
+
+
+class _SlowStart:
+    """Doubles the size while a batch was quick, and no slower a token than the batch of half the size."""
+
+    def __init__(self, size: int) -> None:
+        self.over = False
+        self.fell = False  # the rate, with the last doubling
+        self._size = size
+        self._half: float | None = None  # the rate at half the size, as a logarithm
+        self._ceiling = 0
+        self._seen: tuple[float, bool] | None = None
+        self._strikes = 0
+
+    def learn(self, size: int, rate: float, *, quick: bool) -> None:
+        """One that was cut before the size doubled says nothing."""
+        if size == self._size:
+            self._seen = rate, quick and (self._half is None or rate >= self._half)
+
+    def next(self, ceiling: int) -> int:
+        """The ceiling may be low after a slow first call, or a single text; then it rises."""
+        if self._seen is None:
+            return self._size
+        (rate, good), self._seen = self._seen, None
+        rises, self._ceiling = ceiling > self._ceiling, ceiling
+        if good and self._size < ceiling:
+            self._size, self._half, self._strikes = 2 * self._size, rate, 0
+        elif not (good and rises):
+            self._strikes += 1
+            self.over = self._strikes == STRIKES
+            self.fell = self._half is not None and rate < self._half
+        return self._size
 
 
 class _Tally:

@@ -75,11 +75,11 @@ class TokenBudget:
         self._memory.held()
         if self._climb is None or not batch.size:
             return
-        # As many texts as there may be are what a size gives, if it is more than the other gives. The end of
-        # a window says nothing: where larger is slower, one half full would speak for the larger size.
-        enough = len(batch.jobs) >= self.max_texts and batch.tokens > self._climb.smaller
-        if batch.filled or enough:
-            self._climb.learn(batch.size, sum(job.tokens for job in batch.jobs), seconds)
+        # What the end of a window left half empty tells of the load, not of the size.
+        full_of_texts = len(batch.jobs) >= self.max_texts
+        if batch.filled or full_of_texts or 2 * batch.tokens > batch.size:
+            ended_at = None if batch.filled else batch.tokens
+            self._climb.learn(batch.size, sum(job.tokens for job in batch.jobs), seconds, ended_at)
         if seconds > 0:
             rate = batch.tokens / seconds
             self._rate = rate if self._rate is None else KEEPS * self._rate + (1 - KEEPS) * rate

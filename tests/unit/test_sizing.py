@@ -147,6 +147,31 @@ def test_padding_is_no_work_done() -> None:
     assert sized.tokens <= 2 * FLOOR
 
 
+@pytest.mark.parametrize("milliseconds", [100, 1000])
+@pytest.mark.parametrize(("tokens", "seconds"), [(2048, 5.0), (20, 0.03), (20, 0.007)])
+def test_a_slow_first_call_or_a_single_text_does_not_end_the_slow_start(
+    tokens: int, seconds: float, milliseconds: int
+) -> None:
+    """Their rate bounds the latency of the next batches; the search waits for the bound to rise."""
+    sized = budget(max_latency=milliseconds / 1000)
+    device = DEVICES["GPU"]
+    sized.observe(Batch([Job(RECORD, LANE, 0, tokens=tokens)], tokens, sized.next(), tokens == 2048), seconds)
+    run(sized, device, count=40)
+    assert sized.tokens >= 16_384
+
+
+@pytest.mark.parametrize(("texts", "max_texts"), [(150, 256), (512, 128)], ids=["window", "number of texts"])
+def test_a_size_that_nothing_fills_is_not_kept_because_it_was_quick(texts: int, max_texts: int) -> None:
+    """The caches hold 2,500 tokens; neither windows of 150 texts nor batches of 128 fill 4,096."""
+    sized = budget(max_texts=max_texts)
+    random = Random(1)
+    for _ in range(300):
+        lengths = [random.randint(15, 31) for _ in range(texts)]
+        for batch in plan([Job(RECORD, LANE, 0, tokens=length) for length in lengths], sized):
+            sized.observe(batch, batch.tokens / 110_000 * (1.25 if batch.tokens > 2500 else 1.0))
+    assert sized.tokens <= 2048
+
+
 def test_the_ends_of_windows_teach_nothing_about_sizes() -> None:
     sized = budget()
     before = sized.tokens
