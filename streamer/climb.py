@@ -29,7 +29,7 @@ FEWEST, MOST = 2, 20
 SCATTER, SURE = 0.03, 2.0
 # Two sizes closer than this are not worth telling apart.
 APART = 1.1
-# So many batches in a row that would have been the same with either size: the two are the same.
+# After so many batches in a row that did not fill the smaller of two sizes, the two are taken to be alike.
 ALIKE = 8
 # Batches until the neighbours are tried again: the pause doubles each time that nothing has come of it.
 SHORT_PAUSE, LONG_PAUSE = 50, 1600
@@ -44,6 +44,7 @@ class Climb:
     def __init__(self, smallest: int, first: int) -> None:
         """The search begins at `first`."""
         self.size = first
+        self._first = first
         self._smallest = smallest
         self._start = _SlowStart(first)
         self._turn = 0
@@ -77,7 +78,7 @@ class Climb:
     def learn(self, size: int, tokens: int, seconds: float, ended_at: int | None = None) -> None:
         """A batch of that size took so long for `tokens` tokens of text; padding is not counted.
 
-        It was filled, or something else ended it: `ended_at` so many tokens, short of its size.
+        It was filled, or it had `ended_at` tokens when the texts came to an end, or their number did.
         """
         if tokens <= 0 or seconds <= 0:
             return
@@ -89,17 +90,20 @@ class Climb:
             self._rest -= 1
             self._remember(rate)
             if ended_at is None and self._untried == 2 * size:
-                self._rest, self._untried = 0, None
-                self._lost.discard(2 * size)
-        if self._rival is None or size not in (self.size, self._rival):
+                self._rest, self._lost, self._untried = 0, {size // 2}, None
+        if self._rival is not None and size in (self.size, self._rival):
+            self._compare(size, tokens, seconds, ended_at)
+
+    def _compare(self, size: int, tokens: int, seconds: float, ended_at: int | None) -> None:
+        assert self._rival is not None
+        smaller, larger = sorted((self.size, self._rival))
+        self._alike = 0 if ended_at is None or ended_at > smaller else self._alike + 1
+        if self._alike == ALIKE:
+            # The smaller is as good. But only a comparison leads below where the search began: at little load
+            # all sizes are alike.
+            self._end(loser=larger if smaller >= self._first else self._rival)
+            self._untried = 2 * self.size
             return
-        if ended_at is not None and ended_at <= min(self.size, self._rival):
-            self._alike += 1
-            if self._alike == ALIKE:
-                self._end(loser=max(self.size, self._rival))
-                self._untried = 2 * self.size
-            return
-        self._alike = 0
         self._tallies[size].add(tokens, seconds)
         mine, other = self._tallies[self.size], self._tallies[self._rival]
         if min(mine.batches, other.batches) < TURNS.count(0):

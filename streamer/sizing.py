@@ -77,7 +77,7 @@ class TokenBudget:
             return
         # What the end of a window left half empty tells of the load, not of the size.
         full_of_texts = len(batch.jobs) >= self.max_texts
-        if batch.filled or full_of_texts or 2 * batch.tokens > batch.size:
+        if batch.filled or full_of_texts or 2 * batch.tokens > min(batch.size, self.ceiling):
             ended_at = None if batch.filled else batch.tokens
             self._climb.learn(batch.size, sum(job.tokens for job in batch.jobs), seconds, ended_at)
         if seconds > 0:

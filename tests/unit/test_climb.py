@@ -156,7 +156,42 @@ def test_where_doubling_made_it_slower_the_half_is_compared_first() -> None:
         size = climb.next(TOP)
         climb.learn(size, size, cached(size))
     assert climb.size == 2 * START, "2,048 tokens take 42 ms here"
-    assert {climb.next(TOP) for _ in range(4)} == {START, 2 * START}
+
+
+def test_it_begins_no_higher_than_the_ceiling(ceiling: int) -> None:
+    climb = Climb(SIZES[0], START)
+    offered = []
+    while climb.starting:
+        offered.append(climb.next(ceiling))
+        climb.learn(offered[-1], min(offered[-1], ceiling), 1e-9 * min(offered[-1], ceiling) + 1e-9)
+        assert len(offered) < 20
+    assert max(offered) // 2 < ceiling <= max(offered)
+
+
+def test_a_ceiling_that_rises_is_waited_for() -> None:
+    """The rate that it comes from is an average; a slow first call stays in it for a while."""
+    climb, ceiling = Climb(SIZES[0], START), 512
+    while ceiling < TOP:
+        size = climb.next(ceiling)
+        climb.learn(size, min(size, ceiling), 0.004 + min(size, ceiling) / 1e9)
+        ceiling += 300
+    assert climb.starting and climb.size == TOP
+
+
+def test_where_doubling_made_it_slower_the_half_is_compared_first() -> None:
+    climb = Climb(SIZES[0], START)
+    while climb.starting:
+        size = climb.next(TOP)
+        climb.learn(size, size, cached(size))
+    assert climb.size == 2 * START, "2,048 tokens take 42 ms here"
+    asked = []
+    while climb.size != START or len(asked) < 200:
+        asked.append(climb.next(TOP))
+        climb.learn(asked[-1], asked[-1], cached(asked[-1]))
+    others = [size for size in dict.fromkeys(asked) if size != START]
+    assert others == [2 * START, START // 2], "two others, and the half of the size before its half"
+    again = [size for size in asked[asked.index(START // 2) :] if size not in (START, START // 2)]
+    assert again, "later searches begin with the double"
 
 
 def test_it_begins_no_higher_than_where_doubling_made_it_slower() -> None:
@@ -203,6 +238,39 @@ def test_two_sizes_that_texts_do_not_fill_are_the_same() -> None:
     sizes = fed(climb, lambda size: min(size, 3000), 1000)
     assert climb.size == 4096
     assert sizes[-500:].count(4096) > 450, "the rest are other sizes, tried now and then"
+
+
+def test_sizes_that_texts_do_not_fill_any_more_lead_down_to_those_they_do() -> None:
+    climb, device = Climb(SIZES[0], START), DEVICES["CPU"]
+    run(climb, device)
+    assert climb.size >= 8192
+    for _ in range(500):
+        size = climb.next(TOP)
+        held = min(size, 3000)
+        took = held / 20_000 * (1.25 if held > 2500 else 1.0)
+        climb.learn(size, held, took, None if held == size else held)
+    assert climb.size <= START
+
+
+def test_little_load_does_not_lead_below_where_the_search_began() -> None:
+    climb = Climb(SIZES[0], START)
+    while climb.starting:
+        size = climb.next(TOP)
+        climb.learn(size, size, dipped(size))
+    for _ in range(2000):
+        climb.learn(climb.next(TOP), 900, dipped(900), ended_at=900)
+    assert climb.size == START
+
+
+def test_a_batch_that_is_filled_after_long_brings_up_the_double_and_not_the_half() -> None:
+    climb = Climb(SIZES[0], START)
+    fed(climb, lambda size: min(size, 3000), 4 * LONG_PAUSE)
+    assert climb.size == 4096
+    while (size := climb.next(TOP)) != 4096 or len(set(fed(climb, lambda size: 3000, 20))) > 1:
+        climb.learn(size, 3000, DEVICES["H200"](3000), ended_at=3000)
+    climb.learn(4096, 4096, DEVICES["H200"](4096))
+    assert set(fed(climb, lambda size: min(size, 3000), 8)) == {4096, 8192}
+    assert set(fed(climb, lambda size: min(size, 3000), 20)) == {4096}, "and then it rests again"
 
 
 def test_a_size_that_was_never_filled_is_tried_when_texts_fill_the_half_of_it() -> None:

@@ -14,6 +14,7 @@ from streamer.sizing import FLOOR, PLATEAU, MemoryBound, TokenBudget, padded
 
 RECORD, LANE = Record("t", 0, 0, 0, None, b"", []), Lane(TopicPartition("t", 0))
 WINDOW = 512
+SWEPT = [256, 512, 1024, 1448, 2048, 2896, 4096, 8192, 16_384]
 
 Device = Callable[[Batch], float]  # seconds for a batch
 
@@ -95,10 +96,7 @@ def test_it_is_as_fast_as_the_best_fixed_budget_less_5_percent(
 ) -> None:
     """From a cold start: after a first look around, on windows that the planner sorts by length."""
     cost = DEVICES[device]
-    swept = {
-        size: run(budget(adaptive=False, max_tokens=size), cost, lengths=lengths)
-        for size in [256, 512, 1024, 1448, 2048, 2896, 4096, 8192, 16_384]
-    }
+    swept = {size: run(budget(adaptive=False, max_tokens=size), cost, lengths=lengths) for size in SWEPT}
     sized = budget()
     run(sized, cost, lengths=lengths, noise=noise, count=300)
     found = run(sized, cost, lengths=lengths, noise=noise, count=2000)
@@ -153,11 +151,47 @@ def test_a_slow_first_call_or_a_single_text_does_not_end_the_slow_start(
     tokens: int, seconds: float, milliseconds: int
 ) -> None:
     """Their rate bounds the latency of the next batches; the search waits for the bound to rise."""
-    sized = budget(max_latency=milliseconds / 1000)
+    sized = budget(max_latency=milliseconds / 1000, max_texts=512)
     device = DEVICES["GPU"]
     sized.observe(Batch([Job(RECORD, LANE, 0, tokens=tokens)], tokens, sized.next(), tokens == 2048), seconds)
     run(sized, device, count=40)
     assert sized.tokens >= 16_384
+
+
+@pytest.mark.parametrize("texts", [50, 70, 150])
+def test_what_a_smaller_size_leaves_of_a_window_is_counted_too(texts: int) -> None:
+    """Windows of one to three batches. The longest texts, which cost the most a token, are what is left."""
+
+    def rate(sized: TokenBudget, windows: int) -> float:
+        random = Random(1)
+        tokens, seconds = 0, 0.0
+        for _ in range(windows):
+            for batch in plan([Job(RECORD, LANE, 0, tokens=chinese(random)) for _ in range(texts)], sized):
+                took = DEVICES["CPU"](batch)
+                sized.observe(batch, took)
+                tokens, seconds = tokens + batch.tokens, seconds + took
+        return tokens / seconds
+
+    sized = budget(max_texts=256)
+    rate(sized, 500)
+    swept = [rate(budget(adaptive=False, max_tokens=size, max_texts=256), 300) for size in SWEPT]
+    assert rate(sized, 300) >= 0.95 * max(swept)
+
+
+def test_a_comparison_ends_where_every_window_is_one_round_of_turns() -> None:
+    """Of 512 texts there are four batches: the two that tell nothing are always those of the same size."""
+    sized = budget(max_texts=128)
+    device = transformer(0.004, 20_000, 1e12)
+
+    def lengths(random: Random) -> int:
+        return random.randint(15, 45)
+
+    run(sized, device, lengths=lengths, count=1200)
+    offered = []
+    for _, batch in zip(range(400), batches(sized, lengths), strict=False):
+        offered.append(batch.size)
+        sized.observe(batch, device(batch))
+    assert offered.count(sized.tokens) >= 350, "it rests"
 
 
 @pytest.mark.parametrize(("texts", "max_texts"), [(150, 256), (512, 128)], ids=["window", "number of texts"])
