@@ -84,7 +84,7 @@ class Climb:
             return
         rate = math.log(tokens / seconds)
         if self.starting:
-            self._start.learn(size, rate, quick=ended_at is None and 2 * seconds <= QUICK)
+            self._start.learn(size, rate, seconds, ended_at)
             return
         if size == self.size:
             self._rest -= 1
@@ -169,26 +169,29 @@ class _SlowStart:
         self._size = size
         self._half: float | None = None  # the rate at half the size, as a logarithm
         self._ceiling = 0
-        self._seen: tuple[float, bool] | None = None
+        self._good: bool | None = None  # the last batch, if there was one since the last size
+        self._rate = 0.0
         self._strikes = 0
 
-    def learn(self, size: int, rate: float, *, quick: bool) -> None:
-        """One that was cut before the size doubled says nothing."""
-        if size == self._size:
-            self._seen = rate, quick and (self._half is None or rate >= self._half)
+    def learn(self, size: int, rate: float, seconds: float, ended_at: int | None) -> None:
+        """One that was cut before the size doubled says nothing, nor one that half the size had held."""
+        if size != self._size or (ended_at is not None and 2 * ended_at <= size):
+            return
+        self._rate = rate
+        self.fell = ended_at is None and self._half is not None and rate < self._half
+        self._good = ended_at is None and not self.fell and 2 * seconds <= QUICK
 
     def next(self, ceiling: int) -> int:
         """The ceiling may be low after a slow first call, or a single text; then it rises."""
-        if self._seen is None:
+        if self._good is None:
             return self._size
-        (rate, good), self._seen = self._seen, None
+        good, self._good = self._good, None
         rises, self._ceiling = ceiling > self._ceiling, ceiling
         if good and self._size < ceiling:
-            self._size, self._half, self._strikes = 2 * self._size, rate, 0
+            self._size, self._half, self._strikes = 2 * self._size, self._rate, 0
         elif not (good and rises):
             self._strikes += 1
             self.over = self._strikes == STRIKES
-            self.fell = self._half is not None and rate < self._half
         return self._size
 
 
