@@ -48,6 +48,7 @@ class Climb:
         self._smallest = smallest
         self._start = _SlowStart(first)
         self._turn = 0
+        self._again: list[int] = []  # sizes whose turn told nothing
         self._pause = SHORT_PAUSE
         self._rest = 0
         self._rate: float | None = None
@@ -72,13 +73,18 @@ class Climb:
             self._challenge(ceiling)
         if self._rival is None:
             return self.size
+        if self._again:
+            return self._again.pop()
         self._turn = (self._turn + 1) % len(TURNS)
         return (self.size, self._rival)[TURNS[self._turn]]
 
-    def learn(self, size: int, tokens: int, seconds: float, ended_at: int | None = None) -> None:
+    def learn(
+        self, size: int, tokens: int, seconds: float, ended_at: int | None = None, *, full: bool = False
+    ) -> None:
         """A batch of that size took so long for `tokens` tokens of text; padding is not counted.
 
-        It was filled, or it had `ended_at` tokens when the texts came to an end, or their number did.
+        It was filled, or it had `ended_at` tokens when the texts came to an end, or, if it is `full`, when it
+        had as many texts as there may be.
         """
         if tokens <= 0 or seconds <= 0:
             return
@@ -92,9 +98,9 @@ class Climb:
             if ended_at is None and self._untried == 2 * size:
                 self._rest, self._lost, self._untried = 0, {size // 2}, None
         if self._rival is not None and size in (self.size, self._rival):
-            self._compare(size, tokens, seconds, ended_at)
+            self._compare(size, tokens, seconds, ended_at, full)
 
-    def _compare(self, size: int, tokens: int, seconds: float, ended_at: int | None) -> None:
+    def _compare(self, size: int, tokens: int, seconds: float, ended_at: int | None, full: bool) -> None:
         assert self._rival is not None
         smaller, larger = sorted((self.size, self._rival))
         self._alike = 0 if ended_at is None or ended_at > smaller else self._alike + 1
@@ -103,6 +109,9 @@ class Climb:
             # all sizes are alike.
             self._end(loser=larger if smaller >= self._first else self._rival)
             self._untried = 2 * self.size
+            return
+        if self._alike and full:
+            self._again.append(size)  # it was the same with either size, and tells nothing of them
             return
         self._tallies[size].add(tokens, seconds)
         mine, other = self._tallies[self.size], self._tallies[self._rival]
@@ -126,6 +135,7 @@ class Climb:
             if rival >= self._smallest and apart >= APART and rival not in self._lost:
                 self._rival = rival
                 self._turn = -1
+                self._again.clear()
                 self._alike = 0
                 self._start.fell = False
                 self._samples.clear()

@@ -76,10 +76,11 @@ class TokenBudget:
         if self._climb is None or not batch.size:
             return
         # What the end of a window left half empty tells of the load, not of the size.
-        full_of_texts = len(batch.jobs) >= self.max_texts
-        if batch.filled or full_of_texts or 2 * batch.tokens > min(batch.size, self.ceiling):
+        full = len(batch.jobs) >= self.max_texts
+        if batch.filled or full or 2 * batch.tokens > min(batch.size, self.ceiling):
+            tokens = sum(job.tokens for job in batch.jobs)
             ended_at = None if batch.filled else batch.tokens
-            self._climb.learn(batch.size, sum(job.tokens for job in batch.jobs), seconds, ended_at)
+            self._climb.learn(batch.size, tokens, seconds, ended_at, full=full)
         if seconds > 0:
             rate = batch.tokens / seconds
             self._rate = rate if self._rate is None else KEEPS * self._rate + (1 - KEEPS) * rate

@@ -167,12 +167,42 @@ def test_it_begins_no_higher_than_where_doubling_made_it_slower() -> None:
     assert climb.size == 2 * START
 
 
+def test_what_half_the_size_had_held_tells_the_beginning_nothing() -> None:
+    climb = Climb(SIZES[0], START)
+    for _ in range(5):
+        climb.learn(climb.next(TOP), 900, 0.001, ended_at=900, full=True)
+    assert climb.starting
+    assert climb.next(TOP) == START
+
+
+def test_what_texts_did_not_fill_does_not_say_that_the_size_is_slower() -> None:
+    climb = Climb(SIZES[0], START)
+    climb.learn(climb.next(TOP), START, 0.01)
+    while climb.starting:
+        climb.learn(climb.next(TOP), 3000, 0.02, ended_at=3000, full=True)
+    assert {climb.next(TOP) for _ in range(4)} == {2 * START, 4 * START}
+
+
+def test_batches_that_are_the_same_with_either_size_do_not_blur_the_comparison() -> None:
+    """Every second one: ended by the number of texts, and taking one time or another."""
+    device, astray = DEVICES["H200"], 0
+    for seed in range(20):
+        climb, random = Climb(SIZES[0], START), Random(seed)
+        for _ in range(300):
+            size = climb.next(TOP)
+            climb.learn(size, size, device(size))
+            size = climb.next(TOP)
+            climb.learn(size, 1000, random.lognormvariate(-4.0, 2.0), ended_at=1000, full=True)
+        astray += share(climb.size, device) < 0.95
+    assert not astray
+
+
 def test_it_begins_no_higher_than_what_texts_fill() -> None:
     climb = Climb(SIZES[0], START)
     sizes = []
     while climb.starting:
         sizes.append(climb.next(TOP))
-        climb.learn(sizes[-1], 2000, 0.001, ended_at=2000)
+        climb.learn(sizes[-1], 2000, 0.001, ended_at=2000, full=True)
     assert sizes == [START] * (STRIKES + 1), "the last of them is the first that is compared"
 
 
@@ -183,7 +213,7 @@ def test_a_size_that_is_never_filled_is_not_left_to_the_slow_start() -> None:
         size = climb.next(TOP)
         held = min(size, 3000)
         took = held / 100_000 * (1.25 if held > 2500 else 1.0)
-        climb.learn(size, held, took, None if held == size else held)
+        climb.learn(size, held, took, None if held == size else held, full=True)
     assert climb.size <= START
 
 
@@ -193,7 +223,7 @@ def fed(climb: Climb, texts: Callable[[int], int], batches: int) -> list[int]:
     for _ in range(batches):
         sizes.append(size := climb.next(TOP))
         held = texts(size)
-        climb.learn(size, held, DEVICES["H200"](held), None if held == size else held)
+        climb.learn(size, held, DEVICES["H200"](held), None if held == size else held, full=True)
     return sizes
 
 
@@ -213,7 +243,7 @@ def test_sizes_that_texts_do_not_fill_any_more_lead_down_to_those_they_do() -> N
         size = climb.next(TOP)
         held = min(size, 3000)
         took = held / 20_000 * (1.25 if held > 2500 else 1.0)
-        climb.learn(size, held, took, None if held == size else held)
+        climb.learn(size, held, took, None if held == size else held, full=True)
     assert climb.size <= START
 
 
@@ -232,10 +262,11 @@ def test_a_batch_that_is_filled_after_long_brings_up_the_double_and_not_the_half
     fed(climb, lambda size: min(size, 3000), 4 * LONG_PAUSE)
     assert climb.size == 4096
     while (size := climb.next(TOP)) != 4096 or len(set(fed(climb, lambda size: 3000, 20))) > 1:
-        climb.learn(size, 3000, DEVICES["H200"](3000), ended_at=3000)
+        climb.learn(size, 3000, DEVICES["H200"](3000), ended_at=3000, full=True)
     climb.learn(4096, 4096, DEVICES["H200"](4096))
-    assert set(fed(climb, lambda size: min(size, 3000), 8)) == {4096, 8192}
-    assert set(fed(climb, lambda size: min(size, 3000), 20)) == {4096}, "and then it rests again"
+    assert START not in fed(climb, lambda size: min(size, 3000), 20)
+    climb.learn(4096, 4096, DEVICES["H200"](4096))
+    assert set(fed(climb, lambda size: size, 4)) == {4096, 8192}
 
 
 def test_a_size_that_was_never_filled_is_tried_when_texts_fill_the_half_of_it() -> None:

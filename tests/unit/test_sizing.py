@@ -186,7 +186,7 @@ def test_a_comparison_ends_where_every_window_is_one_round_of_turns() -> None:
     def lengths(random: Random) -> int:
         return random.randint(15, 45)
 
-    run(sized, device, lengths=lengths, count=1200)
+    run(sized, device, lengths=lengths, count=3000)
     offered = []
     for _, batch in zip(range(400), batches(sized, lengths), strict=False):
         offered.append(batch.size)
