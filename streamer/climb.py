@@ -29,8 +29,9 @@ FEWEST, MOST = 2, 20
 SCATTER, SURE = 0.03, 2.0
 # Two sizes closer than this are not worth telling apart.
 APART = 1.1
-# After so many batches in a row that did not fill the smaller of two sizes, the two are taken to be alike.
-ALIKE = 8
+# After so many batches in a row that did not fill the smaller of two sizes, the two are taken to be alike;
+# where one has filled it, after so many more: a window goes shortest texts first, and may begin with dozens.
+ALIKE, ALIKE_SINCE = 8, 128
 # Batches until the neighbours are tried again: the pause doubles each time that nothing has come of it.
 SHORT_PAUSE, LONG_PAUSE = 50, 1600
 # The rate that is remembered follows the last 50 batches; when it is this far from what it was at the end of
@@ -54,7 +55,7 @@ class Climb:
         self._rate: float | None = None
         self._rate_then: float | None = None
         self._rival: int | None = None
-        self._alike = 0
+        self._alike, self._differ = 0, False
         self._untried: int | None = None  # was no other than the size, for want of texts that fill it
         self._lost: set[int] = set()
         self._samples: list[float] = []
@@ -104,7 +105,8 @@ class Climb:
         assert self._rival is not None
         smaller, larger = sorted((self.size, self._rival))
         self._alike = 0 if ended_at is None or ended_at > smaller else self._alike + 1
-        if self._alike == ALIKE:
+        self._differ = self._differ or not self._alike
+        if self._alike >= (ALIKE_SINCE if self._differ else ALIKE):
             # The smaller is as good. But only a comparison leads below where the search began: at little load
             # all sizes are alike.
             self._end(loser=larger if smaller >= self._first else self._rival)
@@ -136,7 +138,7 @@ class Climb:
                 self._rival = rival
                 self._turn = -1
                 self._again.clear()
-                self._alike = 0
+                self._alike, self._differ = 0, False
                 self._start.fell = False
                 self._samples.clear()
                 self._tallies = {self.size: _Tally(), rival: _Tally()}

@@ -194,6 +194,22 @@ def test_a_comparison_ends_where_every_window_is_one_round_of_turns() -> None:
     assert offered.count(sized.tokens) >= 350, "it rests"
 
 
+@pytest.mark.parametrize("texts", [300, 512])
+def test_windows_that_begin_with_many_short_batches_do_not_end_every_comparison(texts: int) -> None:
+    """A tenth are long; the batches before those are the same with any size. The caches hold 2,500 tokens."""
+    sized, random = budget(max_texts=32), Random(1)
+    offered = []
+    for _ in range(400):
+        lengths = [
+            random.randint(300, 500) if random.random() < 0.1 else random.randint(5, 25) for _ in range(texts)
+        ]
+        for batch in plan([Job(RECORD, LANE, 0, tokens=length) for length in lengths], sized):
+            offered.append(batch.size)
+            took = 0.003 + batch.tokens / 80_000 * (2 if batch.tokens > 2500 else 1)
+            sized.observe(batch, took * random.lognormvariate(0.0, 0.03))
+    assert sum(size > 2048 for size in offered[-1000:]) <= 100
+
+
 @pytest.mark.parametrize(("texts", "max_texts"), [(150, 256), (512, 128)], ids=["window", "number of texts"])
 def test_a_size_that_nothing_fills_is_not_kept_because_it_was_quick(texts: int, max_texts: int) -> None:
     """The caches hold 2,500 tokens; neither windows of 150 texts nor batches of 128 fill 4,096."""
