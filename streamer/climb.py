@@ -26,7 +26,7 @@ QUICK, STRIKES = 0.1, 2
 TURNS = (0, 1, 1, 0)
 FEWEST, MOST = 2, 20
 # What a sample is assumed to scatter at least, and how many standard errors make a decision.
-SCATTER, SURE = 0.03, 2.0
+SCATTER, SURE = 0.03, 2.5
 # Two sizes closer than this are not worth telling apart.
 APART = 1.1
 # After so many batches in a row that did not fill the smaller of two sizes, the two are taken to be alike;

@@ -24,20 +24,13 @@ class Alone:
     """What the engine does with a window: tokenize, plan, infer, one after the other."""
 
     def __init__(self, backend: Backend, budget: Callable[[], TokenBudget], *, window: int) -> None:
-        """`budget` is asked once; a fresh one for every turn: see `cold`."""
         self._backend = backend
-        self._new_budget = budget
         self.budget = budget()
         self._window = window
 
     def __call__(self, texts: Sequence[str]) -> Turn:
         """Goes on with the budget that the last turn has found."""
         return self._pass(texts, lambda jobs: plan(jobs, self.budget))
-
-    def cold(self, texts: Sequence[str]) -> Turn:
-        """Begins with a budget that knows nothing."""
-        self.budget = self._new_budget()
-        return self(texts)
 
     def fixed(self, texts: Sequence[str]) -> Turn:
         """Batches of 32 texts as they come."""

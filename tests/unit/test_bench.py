@@ -70,14 +70,12 @@ def test_alone_every_text_gets_its_own_label_in_its_own_place() -> None:
     assert [when for when, _ in turn.budgets] == sorted(when for when, _ in turn.budgets)
 
 
-def test_a_second_turn_goes_on_with_the_budget_and_a_cold_one_does_not() -> None:
+def test_a_second_turn_goes_on_with_the_budget() -> None:
     case = alone(base_ms=1.0, per_token_us=0.1)
     case(TEXTS)
     first = case.budget
     case(TEXTS)
     assert case.budget is first and first.tokens > START
-    turn = case.cold(TEXTS[:64])
-    assert case.budget is not first and turn.budgets[0][1] == START
 
 
 def test_fixed_batches_hold_32_texts_as_they_come() -> None:
